@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer, git and make; everything else goes into .venv and build/.
+PYTHON ?= python3
+# Compiled files of the package must not land in the template folder: cookiecutter would copy them into projects.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+TEMPLATE := {{cookiecutter.project_slug}}
+DEMO := build/demo/my-research-project
+
+.PHONY: help demo test quick lint docs bench clean
+.DEFAULT_GOAL := help
+
+help:  ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: build/demo-env/installed  ## generate a project with the defaults, install it, train it
+	rm -rf build/demo
+	build/demo-env/bin/cookiecutter . --no-input --output-dir build/demo
+	build/demo-env/bin/pip install --quiet --constraint tests/constraints.txt --editable $(DEMO)
+	cd $(DEMO) && "$(CURDIR)/build/demo-env/bin/python" Train.py fit
+	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
+
+test: .venv/installed  ## run all tests
+	.venv/bin/python -m pytest -n 2
+
+quick: .venv/installed  ## run the tests that are quick
+	.venv/bin/python -m pytest -n 2 -m "not slow"
+
+lint: .venv/installed  ## check the style of the template, its tests and the package
+	.venv/bin/ruff check --config pyproject.toml hooks tests benchmarks "$(TEMPLATE)/{{cookiecutter.package_name}}"
+	.venv/bin/ruff format --check --config pyproject.toml hooks tests benchmarks "$(TEMPLATE)/{{cookiecutter.package_name}}"
+
+docs: build/docs-env/installed  ## build the documentation into docs/_build
+	build/docs-env/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: .venv/installed  ## measure: generation, step overhead
+	for benchmark in benchmarks/*.py; do .venv/bin/python "$$benchmark" || exit 1; done
+
+clean:  ## remove environments and everything built
+	rm -rf .venv build docs/_build
+
+.venv/installed: tests/requirements.txt tests/constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --requirement tests/requirements.txt --constraint tests/constraints.txt
+	touch $@
+
+build/demo-env/installed: tests/constraints.txt
+	$(PYTHON) -m venv build/demo-env
+	build/demo-env/bin/pip install --quiet "cookiecutter>=2.6"
+	touch $@
+
+build/docs-env/installed: docs/requirements.txt
+	$(PYTHON) -m venv build/docs-env
+	build/docs-env/bin/pip install --quiet --requirement docs/requirements.txt
+	touch $@

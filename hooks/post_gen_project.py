@@ -1,0 +1,160 @@
+"""Finish the new project: conda environments from pyproject.toml, a first commit, and what to type next.
+
+Runs in the project's folder with nothing but the standard library, needs no network and asks nothing. Running it again
+changes nothing: an environment that has its packages and a folder that lies in a repository are left as they are.
+"""
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+
+# Extras of pyproject.toml that the conda environments contain. Trackers other than W&B are for the user to add.
+CONDA_EXTRAS = ("local-sweeps", "remote", "dev")
+# conda-forge's names where they are not PyPI's in lower case. conda has no extras: what jsonargparse's `signatures`
+# brings is named, and matplotlib comes without its Qt windows, which a compute node has no use for.
+CONDA_NAMES = {
+    "jsonargparse": ["jsonargparse{pins}", "docstring_parser", "typeshed-client"],
+    "matplotlib": ["matplotlib-base{pins}"],
+}
+# PyTorch left its own conda channel after 2.5. On conda-forge pytorch-gpu stops the solver from falling back to a CPU
+# build where it sees no GPU, and cuda-version picks the build.
+PYTORCH = {
+    "cpu": ["pytorch-cpu{pins}"],
+    "cuda12": ["pytorch-gpu{pins}", "cuda-version=12.9"],
+    "cuda13": ["pytorch-gpu{pins}", "cuda-version=13.0"],
+}
+# A login node has no GPU, so conda has to be told which CUDA to expect.
+CUDA_OVERRIDE = {"cuda12": "CONDA_OVERRIDE_CUDA=12.9 ", "cuda13": "CONDA_OVERRIDE_CUDA=13.0 "}
+# Clusters whose home directories are too small for an environment: what to load, where to put it, how to activate it.
+# HEC: github.com/MikePacey/Lancaster-HEC, 2026-05-18. Bede: bede-documentation.readthedocs.io, 2025-07-16.
+CONDA_PLACES = {
+    "hec": ("module add miniforge && ", "$global_storage/{slug}", "source activate"),
+    "bede-gh": ("", "/nobackup/projects/{account}/$USER/aarch64/{slug}", "conda activate"),
+}
+# Parents of conditional files: cookiecutter makes them even when no file goes in.
+OPTIONAL_FOLDERS = (".github/workflows", ".github", "kubernetes")
+
+
+def read_requirements(pyproject: str) -> list[str]:
+    """The requirements in the text of pyproject.toml: the project's own, then those of CONDA_EXTRAS.
+
+    The hook may run in Python 3.10, which cannot read TOML; an array of strings in TOML is also a list in Python.
+    """
+    requirements = []
+    for name in ("dependencies", *CONDA_EXTRAS):
+        array = re.search(rf"^{name} = (\[.*?\])$", pyproject, re.MULTILINE | re.DOTALL)
+        requirements += ast.literal_eval(array[1])
+    return requirements
+
+
+def conda_packages(requirements: list[str], variant: str) -> list[str]:
+    """conda-forge's match specifications for PyPI `requirements`; `variant` is cpu, cuda12 or cuda13."""
+    packages = []
+    for requirement in requirements:
+        name, pins = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?(.*)", requirement).groups()
+        names = PYTORCH[variant] if name == "torch" else CONDA_NAMES.get(name, [name.lower() + "{pins}"])
+        packages += [conda_name.format(pins=pins) for conda_name in names]
+    return packages
+
+
+def complete_environment(path: Path, variant: str, requirements: list[str]) -> None:
+    """Add the packages to an environment file that ends with `dependencies:` or its Python.
+
+    A file with more in it has been through here, or is the user's own that `cookiecutter -f -s` has kept.
+    """
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"^dependencies:\n  - python=\S+\n\Z", text, re.MULTILINE):
+        lines = [f"  - {package}\n" for package in conda_packages(requirements, variant)]
+        path.write_text(text + "".join(lines), encoding="utf-8")
+
+
+def remove_empty_folders(project: Path) -> None:
+    """Remove the folders that no option has put a file into."""
+    for folder in OPTIONAL_FOLDERS:
+        path = project / folder
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def first_commit(project: Path, name: str, email: str) -> None:
+    """Make a git repository with one commit; do nothing without git or inside a repository. Never fails or asks.
+
+    The user's git configuration is read and not changed: who has set no name there commits under the answers' name.
+    """
+    inside = any((folder / ".git").exists() for folder in (project, *project.parents))
+    if inside or "GIT_DIR" in os.environ or not shutil.which("git"):
+        return
+    # No signing and no hooks: either may ask for a passphrase or need a network.
+    quiet = ["-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}", "-c", "init.defaultBranch=main"]
+    identity = ["-c", f"user.name={name}", "-c", f"user.email={email or 'nobody@localhost'}"]
+    commit = ["commit", "--quiet", "--message", "Generate the project"]
+
+    def git(*arguments: str) -> bool:
+        command = ["git", *quiet, *arguments]
+        return subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+    if git("init", "--quiet") and git("add", "--all") and not git(*commit):
+        git(*identity, *commit)
+
+
+def environment_command(answers: dict[str, str]) -> str:
+    """The command that makes and activates an environment for the chosen options."""
+    slug, cluster, account = answers["project_slug"], answers["cluster"], answers["slurm_account"]
+    if cluster == "generic" and answers["conda_environment"] == "auto":
+        return "python3 -m venv .venv && . .venv/bin/activate && pip install -e ."
+    prepare, place, activate = CONDA_PLACES.get(cluster, ("", "", "conda activate"))
+    if "{account}" in place and not account:
+        place = ""
+    place = place.format(slug=slug, account=account)
+    override = CUDA_OVERRIDE.get(answers["__conda_environment"], "")
+    prefix = f" -p {place}" if place else ""
+    return f"{prepare}{override}conda env create -f environment.yml{prefix} && {activate} {place or slug}"
+
+
+def next_commands(answers: dict[str, str], project: Path, shell: str | None) -> list[str]:
+    """The three commands to type in a shell whose folder is `shell` (None: not known)."""
+    path = project.resolve()
+    if shell and path.is_relative_to(Path(shell).resolve()):
+        path = path.relative_to(Path(shell).resolve())
+    return [f"cd {shlex.quote(str(path))}", environment_command(answers), "python Train.py fit"]
+
+
+def main() -> None:
+    """Finish the project in the current folder."""
+    sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show must not fail the generation
+    answers = json.loads(ANSWERS)
+    project = Path.cwd()
+    requirements = read_requirements((project / "pyproject.toml").read_text(encoding="utf-8"))
+    complete_environment(project / "environment.yml", answers["__conda_environment"], requirements)
+    complete_environment(project / "environment-cpu.yml", "cpu", requirements)
+    remove_empty_folders(project)
+
+    by_cruft = "_commit" in answers
+    if by_cruft and Path(tempfile.gettempdir()).resolve() in project.resolve().parents:
+        return  # `cruft update` compares two such temporary projects: a repository would differ, advice would mislead
+    if by_cruft:  # it adds .cruft.json after this hook, and that belongs into the first commit
+        print("\ncruft: commit this project, .cruft.json included, before the first `cruft update`.")
+    else:
+        first_commit(project, answers["author_name"], answers["author_email"])
+    if answers["cluster"] == "bede-power9":
+        print(
+            "\nPOWER9 is a legacy platform: PyTorch there ends at about 2.1 and this project needs Lightning 2.6, so it"
+            "\ndoes not run on those nodes (see environment-ppc64le-legacy.yml). The commands are for another machine."
+        )
+    print(f"\n{answers['project_name']} is ready. Next, type:\n")
+    # The hook's own folder is the project; the shell's, where the user will type, is only in PWD.
+    for command in next_commands(answers, project, os.environ.get("PWD")):
+        print(f"    {command}")
+
+
+if __name__ == "__main__":
+    main()

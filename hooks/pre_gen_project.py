@@ -1,0 +1,177 @@
+"""Check the answers before anything is written: the first bad one stops the generation with one line.
+
+Cookiecutter renders this file, runs it in the new, still empty folder and, when it fails, removes that folder and
+prints a traceback of its own; so the line printed here comes first. Nothing here depends on being rendered except the
+answers themselves: the tests import the file as it stands.
+"""
+
+import builtins
+import json
+import keyword
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+
+# Combinations that cannot work, each with the reason and what to choose instead. The tests read this table too.
+UNSUPPORTED = [
+    (
+        {"cluster": "bede-power9", "conda_environment": "cuda12"},
+        "there is no CUDA 12 build of PyTorch for POWER9; choose conda_environment auto, or cluster bede-gh",
+    ),
+    (
+        {"cluster": "bede-power9", "conda_environment": "cuda13"},
+        "there is no CUDA 13 build of PyTorch for POWER9; choose conda_environment auto, or cluster bede-gh",
+    ),
+]
+
+# What the project imports or a researcher is likely to: a package of the same name would hide it.
+LIBRARIES = set(
+    "accelerate comet_ml datasets deepspeed docstring_parser einops filelock fsspec huggingface_hub jinja2 jsonargparse "
+    "lightning lightning_fabric lightning_utilities matplotlib mlflow networkx numpy optuna packaging pandas pil pip "
+    "pre_commit pysmartdl pytest pytorch_lightning requests rich ruff safetensors scipy seaborn setuptools skimage "
+    "sklearn sympy tensorboard timm tokenizers torch torchaudio torchmetrics torchvision tqdm transformers triton "
+    "typeshed_client typing_extensions wandb wheel yaml".split()
+)
+# Folders of the generated project, now or after its first run.
+FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm tests venv wandb".split())
+# A checkout on Windows cannot hold files or folders of these names.
+WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+
+WANDB_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def quoted(value: str) -> str:
+    """`value` on one line, at most 40 characters of it."""
+    return repr(value if len(value) <= 40 else value[:37] + "...")
+
+
+def text_problem(key: str, value: str, longest: int) -> str | None:
+    """Free text lands inside double quotes in TOML, YAML and Python, so it must not be able to end them."""
+    if not value.strip():
+        return f"{key} is empty: type some text"
+    if len(value) > longest:
+        return f"{key} has {len(value)} characters: type at most {longest}"
+    if not value.isprintable() or set(value) & set('"\\{}'):
+        return f"{key} {quoted(value)} must be one line without double quotes, backslashes and braces: leave them out"
+    return None
+
+
+def slug_problem(slug: str) -> str | None:
+    """The slug names the folder, the distribution, the conda environment, the image and the Kubernetes objects.
+
+    Their rules together leave lower-case ASCII letters, digits and hyphens. Hyphens and not underscores, so that
+    folder (my-project) and package (my_project) can be told apart, and because Kubernetes allows no underscore.
+    """
+    suggestion = re.sub(r"[^a-z0-9]+", "-", slug.lower())[:50].strip("-") or "my-project"
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
+        return (
+            f"project_slug {quoted(slug)} is no folder name that works everywhere: "
+            f"type lower-case letters, digits and single hyphens, for example {suggestion}"
+        )
+    if len(slug) > 50:
+        return f"project_slug has {len(slug)} characters: type at most 50, for example {suggestion}"
+    if slug in WINDOWS_DEVICES:
+        return f"project_slug {quoted(slug)} is a device on Windows: type another name, for example {slug}-project"
+    return None
+
+
+def package_problem(package: str) -> str | None:
+    """The package must be importable and must not hide another module from the project's own code."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package):
+        suggestion = re.sub(r"[^a-z0-9]+", "_", package.lower())[:50].strip("_0123456789") or "my_project"
+        return (
+            f"package_name {quoted(package)} cannot be imported: "
+            f"type lower-case letters, digits and underscores, a letter first, for example {suggestion}"
+        )
+    if len(package) > 50:
+        return f"package_name has {len(package)} characters: type at most 50"
+    kinds = {
+        "a word of the Python language": {*keyword.kwlist, *keyword.softkwlist},
+        "a module of Python's standard library": sys.stdlib_module_names,
+        "a built-in name of Python": set(dir(builtins)),
+        "a library that projects like this one import": LIBRARIES,
+        "a folder of the generated project": FOLDERS,
+        "a device on Windows": WINDOWS_DEVICES,
+    }
+    for kind, names in kinds.items():
+        if package in names:
+            return f"package_name {quoted(package)} is {kind}: type another name, for example {package}_project"
+    return None
+
+
+def pattern_problem(key: str, value: str, pattern: str, allowed: str) -> str | None:
+    """`value` as a whole must match the regular expression `pattern`, which `allowed` says in words."""
+    return None if re.fullmatch(pattern, value) else f"{key} {quoted(value)} is not valid: type {allowed}"
+
+
+def problems(answers: dict[str, str]) -> Iterator[str]:
+    """Every reason to refuse `answers`, in the order of the questions."""
+    checks = [
+        text_problem("project_name", answers["project_name"], 100),
+        slug_problem(answers["project_slug"]),
+        package_problem(answers["package_name"]),
+        text_problem("description", answers["description"], 300),
+        text_problem("author_name", answers["author_name"], 120),
+        answers["author_email"]
+        and pattern_problem(
+            "author_email",
+            answers["author_email"],
+            r"[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*",
+            "one address such as ada@example.org, or nothing",
+        ),
+        answers["slurm_account"]
+        and pattern_problem(
+            "slurm_account",
+            answers["slurm_account"],
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}",
+            "the account's letters, digits, hyphens, dots and underscores only, or nothing",
+        ),
+        pattern_problem(
+            "wandb_project",
+            answers["wandb_project"],
+            WANDB_NAME,
+            "at most 128 letters, digits, hyphens, dots and underscores, a letter or digit first",
+        ),
+        answers["wandb_entity"]
+        and pattern_problem(
+            "wandb_entity",
+            answers["wandb_entity"],
+            WANDB_NAME,
+            "the team's or user's letters, digits, hyphens, dots and underscores only, or nothing",
+        ),
+    ]
+    yield from filter(None, checks)
+    for combination, reason in UNSUPPORTED:
+        if combination.items() <= answers.items():
+            chosen = " with ".join(f"{key} {value}" for key, value in combination.items())
+            yield f"{chosen} is not supported: {reason}"
+
+
+def remove_made_folders(slug: str, project: str) -> None:
+    """Remove the folders that a slug such as a/b has made; cookiecutter itself would remove only the last of them."""
+    parts = [part for part in slug.split("/") if part]
+    if len(parts) < 2 or slug.startswith("/") or ".." in parts:
+        return
+    for _ in parts:
+        try:
+            os.rmdir(project)
+        except OSError:  # not empty, so it was there before
+            return
+        project = os.path.dirname(project)
+
+
+def main() -> None:
+    """Exit with code 1 and one line on stderr when an answer is bad."""
+    answers = json.loads(ANSWERS)
+    problem = next(problems(answers), None)
+    if problem:
+        print(f"Error: {problem}.", file=sys.stderr, flush=True)
+        remove_made_folders(answers["project_slug"], os.getcwd())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
