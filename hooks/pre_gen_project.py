@@ -8,7 +8,6 @@ answers themselves: the tests import the file as it stands.
 import builtins
 import json
 import keyword
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -64,6 +63,9 @@ def slug_problem(slug: str) -> str | None:
 
     Their rules together leave lower-case ASCII letters, digits and hyphens. Hyphens and not underscores, so that
     folder (my-project) and package (my_project) can be told apart, and because Kubernetes allows no underscore.
+
+    Cookiecutter makes the folder before it runs this hook, and for `..`, `a/b` or 300 letters that alone would go
+    wrong. So cookiecutter.json puts a harmless name in place of such an answer and keeps what was typed for this check.
     """
     suggestion = re.sub(r"[^a-z0-9]+", "-", slug.lower())[:50].strip("-") or "my-project"
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
@@ -111,7 +113,7 @@ def problems(answers: dict[str, str]) -> Iterator[str]:
     """Every reason to refuse `answers`, in the order of the questions."""
     checks = [
         text_problem("project_name", answers["project_name"], 100),
-        slug_problem(answers["project_slug"]),
+        slug_problem(answers["__typed_slug"]),
         package_problem(answers["package_name"]),
         text_problem("description", answers["description"], 300),
         text_problem("author_name", answers["author_name"], 120),
@@ -150,26 +152,12 @@ def problems(answers: dict[str, str]) -> Iterator[str]:
             yield f"{chosen} is not supported: {reason}"
 
 
-def remove_made_folders(slug: str, project: str) -> None:
-    """Remove the folders that a slug such as a/b has made; cookiecutter itself would remove only the last of them."""
-    parts = [part for part in slug.split("/") if part]
-    if len(parts) < 2 or slug.startswith("/") or ".." in parts:
-        return
-    for _ in parts:
-        try:
-            os.rmdir(project)
-        except OSError:  # not empty, so it was there before
-            return
-        project = os.path.dirname(project)
-
-
 def main() -> None:
     """Exit with code 1 and one line on stderr when an answer is bad."""
     answers = json.loads(ANSWERS)
     problem = next(problems(answers), None)
     if problem:
         print(f"Error: {problem}.", file=sys.stderr, flush=True)
-        remove_made_folders(answers["project_slug"], os.getcwd())
         sys.exit(1)
 
 
