@@ -94,7 +94,7 @@ def first_commit(project: Path, name: str, email: str) -> None:
     if inside or "GIT_DIR" in os.environ or not shutil.which("git"):
         return
     # No signing and no hooks: either may ask for a passphrase or need a network.
-    quiet = ["-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}", "-c", "init.defaultBranch=main"]
+    quiet = ["-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}"]
     identity = ["-c", f"user.name={name}", "-c", f"user.email={email or 'nobody@localhost'}"]
     commit = ["commit", "--quiet", "--message", "Generate the project"]
 
@@ -102,7 +102,8 @@ def first_commit(project: Path, name: str, email: str) -> None:
         command = ["git", *quiet, *arguments]
         return subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
-    if git("init", "--quiet") and git("add", "--all") and not git(*commit):
+    branch = [] if git("config", "init.defaultBranch") else ["--initial-branch=main"]
+    if git("init", "--quiet", *branch) and git("add", "--all") and not git(*commit):
         git(*identity, *commit)
 
 

@@ -28,11 +28,11 @@ UNSUPPORTED = [
 
 # What the project imports or a researcher is likely to: a package of the same name would hide it.
 LIBRARIES = set(
-    "accelerate comet_ml datasets deepspeed docstring_parser einops filelock fsspec huggingface_hub jinja2 jsonargparse "
-    "lightning lightning_fabric lightning_utilities matplotlib mlflow networkx numpy optuna packaging pandas pil pip "
-    "pre_commit pysmartdl pytest pytorch_lightning requests rich ruff safetensors scipy seaborn setuptools skimage "
-    "sklearn sympy tensorboard timm tokenizers torch torchaudio torchmetrics torchvision tqdm transformers triton "
-    "typeshed_client typing_extensions wandb wheel yaml".split()
+    "accelerate comet_ml datasets deepspeed docstring_parser einops filelock fsspec functorch huggingface_hub "
+    "jinja2 jsonargparse lightning lightning_fabric lightning_utilities matplotlib mlflow mpl_toolkits networkx "
+    "numpy optuna packaging pandas pil pip pre_commit py pylab pysmartdl pytest pytorch_lightning requests rich "
+    "ruff safetensors scipy seaborn setuptools skimage sklearn sympy tensorboard timm tokenizers torch torchaudio "
+    "torchgen torchmetrics torchvision tqdm transformers triton typeshed_client typing_extensions wandb wheel yaml".split()
 )
 # Folders of the generated project, now or after its first run.
 FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm tests venv wandb".split())
@@ -54,7 +54,7 @@ def text_problem(key: str, value: str, longest: int) -> str | None:
     if len(value) > longest:
         return f"{key} has {len(value)} characters: type at most {longest}"
     if not value.isprintable() or set(value) & set('"\\{}'):
-        return f"{key} {quoted(value)} must be one line without double quotes, backslashes and braces: leave them out"
+        return f"{key} {quoted(value)} must be one line: type it without double quotes, backslashes and braces"
     return None
 
 
@@ -92,7 +92,7 @@ def package_problem(package: str) -> str | None:
         return f"package_name has {len(package)} characters: type at most 50"
     kinds = {
         "a word of the Python language": {*keyword.kwlist, *keyword.softkwlist},
-        "a module of Python's standard library": sys.stdlib_module_names,
+        "a module of Python's standard library": sys.stdlib_module_names | {"test"},
         "a built-in name of Python": set(dir(builtins)),
         "a library that projects like this one import": LIBRARIES,
         "a folder of the generated project": FOLDERS,

@@ -1,0 +1,184 @@
+"""Generated projects: each option away from its default, combinations, exact files, no lost text, clean linters."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ladder
+import pytest
+import yaml
+
+TOOLS = Path(sys.executable).parent
+VARIATIONS = [{}, ladder.UNUSUAL_TEXT, *ladder.SINGLE_VARIATIONS]
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    """Run a linter and fail with everything it says."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("answers", VARIATIONS, ids=ladder.name_of)
+def test_single_variation(answers, bake, template):
+    project = bake(**answers)
+    assert ladder.files_in(project) == ladder.expected_files(template, answers)
+    ladder.assert_well_formed(project, answers)
+    run(TOOLS / "ruff", "check", "--no-cache", ".", cwd=project)
+    run(TOOLS / "ruff", "format", "--no-cache", "--check", ".", cwd=project)
+
+
+@pytest.mark.parametrize("answers", ladder.combinations(), ids=ladder.name_of)
+def test_combination(answers, bake, template):
+    project = bake(**answers)
+    assert ladder.files_in(project) == ladder.expected_files(template, answers)
+    ladder.assert_well_formed(project, answers)
+
+
+def test_combinations_cover_every_choice():
+    chosen = {item for row in ladder.combinations() for item in row.items()}
+    assert chosen == {(key, value) for key, values in ladder.CHOICES.items() for value in values}
+
+
+@pytest.mark.parametrize("answers", ladder.UNSUPPORTED, ids=ladder.name_of)
+def test_unsupported_combination_is_refused(answers, bake, capfd):
+    with pytest.raises(Exception, match="Hook script failed"):
+        bake(**answers)
+    assert "is not supported" in capfd.readouterr().err.splitlines()[0]
+
+
+def test_no_empty_folders(bake):
+    project = bake(ci="none", deployment="none")
+    assert not [
+        path for path in project.rglob("*") if path.is_dir() and not any(path.iterdir()) and ".git" not in path.parts
+    ]
+
+
+def test_no_text_is_lost(bake, template):
+    """Compare each file with its source: Jinja drops what it takes for a comment without a word."""
+    renderings: dict[Path, list[str]] = {}
+    for answers in VARIATIONS:
+        project = bake(**answers)
+        for name in ladder.expected_files(template, answers):
+            sources = ladder.source_files(template, name, ladder.package_of(answers))
+            if name == "LICENSE":
+                licence = answers.get("license", "MIT")
+                sources = [path for path in sources if f"'{licence}'" in path.name]
+            assert len(sources) == 1, f"{name} has the sources {sources}"
+            text = (project / name).read_text(encoding="utf-8")
+            renderings.setdefault(sources[0], []).append(text)
+    sources = {path for path in (template / ladder.PROJECT_FOLDER).rglob("*") if path.is_file()}
+    assert set(renderings) == sources
+    lost = {path.name: ladder.lost_text(path.read_text(encoding="utf-8"), texts) for path, texts in renderings.items()}
+    assert not {name: pieces for name, pieces in lost.items() if pieces}
+
+
+def test_lost_text_is_noticed():
+    """The check above finds what Jinja's default comment marks would swallow."""
+    source = "count=${#array[@]}  # of {{ cookiecutter.project_slug }}\nrest #}\n"
+    assert ladder.lost_text(source, ["count=$\n"]) == ["count=${#array[@]}  # of", "rest #}"]
+    assert ladder.lost_text("x = {#1#}\n", ["x = \n"])
+
+
+@pytest.mark.parametrize("path", ["hooks", "{{cookiecutter.project_slug}}/{{cookiecutter.package_name}}"])
+def test_template_is_clean_where_it_stands(path):
+    settings = ladder.ROOT / "pyproject.toml"
+    run(TOOLS / "ruff", "check", "--no-cache", "--config", settings, path, cwd=ladder.ROOT)
+    run(TOOLS / "ruff", "format", "--no-cache", "--check", "--config", settings, path, cwd=ladder.ROOT)
+
+
+def test_package_holds_no_template_marker(template):
+    package = template / ladder.PROJECT_FOLDER / ladder.PACKAGE_FOLDER
+    marked = [
+        path.relative_to(package)
+        for path in package.rglob("*.py")
+        if re.search(r"\{\{|\}\}|\{%|cookiecutter\.", path.read_text(encoding="utf-8"))
+    ]
+    assert not marked
+
+
+def test_shell_scripts_pass_shellcheck(bake):
+    project = bake(ci="github", deployment="docker-kubernetes")
+    scripts = [path for path in project.rglob("*") if path.suffix in (".sh", ".sbatch")]
+    workflow = yaml.safe_load((project / ".github/workflows/tests.yml").read_text())
+    for step in workflow["jobs"]["tests"]["steps"]:
+        if "run" in step:
+            path = project / f"step-{len(scripts)}.sh"
+            path.write_text(f"#!/bin/bash\n{step['run']}\n")
+            scripts.append(path)
+    assert scripts
+    run(TOOLS / "shellcheck", *scripts, cwd=project)
+
+
+def test_github_workflow_follows_its_schema(bake):
+    project = bake(ci="github")
+    run(
+        TOOLS / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        ".github/workflows/tests.yml",
+        cwd=project,
+    )
+
+
+def test_gitlab_pipeline_follows_its_schema(bake):
+    project = bake(ci="gitlab")
+    run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", ".gitlab-ci.yml", cwd=project)
+
+
+@pytest.mark.parametrize("environment", ["cpu", "cuda12", "cuda13"])
+def test_deployment_files_are_valid(environment, bake):
+    project = bake(deployment="docker-kubernetes", conda_environment=environment)
+    run(TOOLS / "hadolint", "Dockerfile", cwd=project)
+    run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml", cwd=project)
+    run(TOOLS / "kubernetes-validate", "--strict", *project.glob("kubernetes/*.yaml"), cwd=project)
+
+
+def test_kubernetes_refers_to_secrets_and_holds_none(bake):
+    project = bake(deployment="docker-kubernetes")
+    for path in project.glob("kubernetes/*.yaml"):
+        for resource in yaml.safe_load_all(path.read_text()):
+            assert resource["kind"] != "Secret"
+    job = list(yaml.safe_load_all((project / "kubernetes/train-job.yaml").read_text()))[-1]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "Train.py", "fit"]
+    assert "value" not in container["env"][0] and "secretKeyRef" in container["env"][0]["valueFrom"]
+
+
+def test_env_example_holds_no_secret_and_env_is_ignored(default_project):
+    settings = [
+        line for line in (default_project / ".env.example").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
+    assert "WANDB_API_KEY=" in settings and all(line.endswith("=") for line in settings)
+    for name in (".env", "runs/x/status.json", "data/x", "wandb/x", ".venv/x"):
+        run("git", "check-ignore", "--quiet", name, cwd=default_project)
+
+
+def test_results_and_secrets_stay_out_of_the_image(bake):
+    ignored = (bake(deployment="docker") / ".dockerignore").read_text().splitlines()
+    assert {".env", "runs/", "data/", "wandb/"} <= set(ignored)
+
+
+def test_precommit_hooks_pass(bake):
+    """The hygiene programs themselves, from PyPI: pre-commit would fetch them from GitHub."""
+    project = bake(deployment="docker-kubernetes")
+    run(TOOLS / "pre-commit", "validate-config", cwd=project)
+    files = subprocess.run(["git", "ls-files"], cwd=project, capture_output=True, text=True).stdout.split()
+    yaml_files = [name for name in files if name.endswith((".yml", ".yaml"))]
+    run(TOOLS / "check-added-large-files", "--maxkb=1000", "--enforce-all", *files, cwd=project)
+    run(TOOLS / "detect-private-key", *files, cwd=project)
+    run(TOOLS / "check-yaml", "--allow-multiple-documents", *yaml_files, cwd=project)
+    run(TOOLS / "end-of-file-fixer", *files, cwd=project)
+    run(TOOLS / "trailing-whitespace-fixer", *files, cwd=project)
+
+
+def test_checkout_on_windows_is_possible(template, default_project):
+    """No character, reserved name or pair of names that differ in case only, in the template and in the project."""
+    devices = ladder.load_module(ladder.ROOT / "hooks" / "pre_gen_project.py").WINDOWS_DEVICES
+    for folder in (template, default_project):
+        names = ladder.files_in(folder)
+        for name in names:
+            assert not set(name) & set('<>:"|?*\\') and name.isascii() and name.isprintable(), name
+            for part in name.split("/"):
+                assert part.split(".")[0].lower() not in devices and not part.endswith((".", " ")), name
+        assert len({name.lower() for name in names}) == len(names)
