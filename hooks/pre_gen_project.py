@@ -32,7 +32,8 @@ LIBRARIES = set(
     "jinja2 jsonargparse lightning lightning_fabric lightning_utilities matplotlib mlflow mpl_toolkits networkx "
     "numpy optuna packaging pandas pil pip pre_commit py pylab pysmartdl pytest pytorch_lightning requests rich "
     "ruff safetensors scipy seaborn setuptools skimage sklearn sympy tensorboard timm tokenizers torch torchaudio "
-    "torchgen torchmetrics torchvision tqdm transformers triton typeshed_client typing_extensions wandb wheel yaml".split()
+    "torchgen torchmetrics torchvision tqdm transformers triton typeshed_client typing_extensions wandb "
+    "wheel yaml".split()
 )
 # Folders of the generated project, now or after its first run.
 FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm tests venv wandb".split())
