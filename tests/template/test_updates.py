@@ -1,0 +1,94 @@
+"""An existing project takes updates of the template: cruft create, check and update, with the user's edits kept."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ladder import PACKAGE_FOLDER, PROJECT_FOLDER
+
+CRUFT = Path(sys.executable).parent / "cruft"
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a command with an identity for git and a home of its own."""
+    environment = os.environ | {"HOME": str(cwd), "GIT_CONFIG_NOSYSTEM": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{role}_NAME": "Ada", f"GIT_{role}_EMAIL": "ada@example.org"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def commit(repository: Path, message: str) -> None:
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", message]):
+        done = run("git", *command, cwd=repository)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def repository(template, tmp_path) -> Path:
+    """The template in a git repository of its own, to be changed at will."""
+    repository = tmp_path / "template"
+    subprocess.run(["cp", "-r", template, repository], check=True)
+    run("git", "init", "--quiet", cwd=repository)
+    commit(repository, "First version")
+    return repository
+
+
+def test_project_is_created_checked_and_updated(repository, tmp_path):
+    done = run(CRUFT, "create", repository, "--no-input", "--output-dir", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "my-research-project"
+    run("git", "init", "--quiet", cwd=project)
+    commit(project, "Start")
+    assert run(CRUFT, "check", cwd=project).returncode == 0
+
+    # The user edits one file; the template changes that file elsewhere, a dependency, and the package.
+    gitignore = project / ".gitignore"
+    gitignore.write_text(gitignore.read_text() + "/figures/\n")
+    commit(project, "Ignore figures")
+    source = repository / PROJECT_FOLDER
+    for path, old, new in [
+        (source / ".gitignore", "# secrets\n.env\n", "# secrets\n.env\n.netrc\n"),
+        (source / "pyproject.toml", '"torchmetrics>=', '"tqdm>=4.66",\n    "torchmetrics>='),
+    ]:
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    (source / PACKAGE_FOLDER / "extra.py").write_text('"""New in the template."""\n')
+    commit(repository, "Second version")
+
+    assert run(CRUFT, "check", cwd=project).returncode == 1
+    done = run(CRUFT, "update", "--skip-apply-ask", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ".netrc\n" in gitignore.read_text() and "/figures/\n" in gitignore.read_text()
+    assert "tqdm>=4.66" in (project / "pyproject.toml").read_text()
+    assert "  - tqdm>=4.66\n" in (project / "environment.yml").read_text(), "the hook has run for the update too"
+    assert (project / "my_research_project" / "extra.py").exists()
+    assert not list(project.rglob("*.rej"))
+    commit(project, "Update")
+    assert run(CRUFT, "check", cwd=project).returncode == 0
+    assert "is ready" not in done.stdout, "advice about a temporary folder"
+
+
+def test_first_commit_is_left_to_the_user_of_cruft(repository, tmp_path):
+    """cruft writes .cruft.json after the hooks: a commit made there would lack it, and `cruft update` would refuse."""
+    run(CRUFT, "create", repository, "--no-input", "--output-dir", tmp_path, cwd=tmp_path)
+    project = tmp_path / "my-research-project"
+    assert not (project / ".git").exists()
+    assert json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]["__conda_environment"]
+
+
+def test_cruft_says_what_to_commit(repository, tmp_path):
+    """Outside of the temporary folder, which is where `cruft update` generates."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = os.environ | {"TMPDIR": str(elsewhere), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [CRUFT, "create", repository, "--no-input", "--output-dir", tmp_path],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "cruft: commit this project" in done.stdout and "python Train.py fit" in done.stdout, done.stderr
