@@ -1,0 +1,15 @@
+"""Train, validate, test or predict: one run.
+
+    python Train.py fit                                          the defaults of configs/base.yaml
+    python Train.py fit --name tuning --model.optimizer.lr 1e-3  change anything by its key
+    python Train.py fit --config configs/trainer/gpu.yaml        add a file of settings
+    python Train.py test                                         test that run's best checkpoint
+"""
+
+import sys
+from pathlib import Path
+
+from {{ cookiecutter.package_name }}.training.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], root=Path(__file__).resolve().parent))

@@ -1,0 +1,118 @@
+"""Errors of the command line as one line: what is wrong, where it was written, what was probably meant."""
+
+import importlib
+import re
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from ..runs.request import COMMAND_LINE
+from ..runs.settings import Settings, SettingsError, did_you_mean
+
+# Where a class name without its module, such as SGD, is looked for.
+CLASS_MODULES = (
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.cli",  # its ReduceLROnPlateau, which knows what to monitor, instead of torch's
+    *(f"{__package__.rpartition('.')[0]}.{name}" for name in ("model", "networks", "data", "training.schedules")),
+)
+
+SPECIAL = ("class_path", "init_args", "dict_kwargs", "help", "print_config")
+
+
+def import_class(name: str) -> Any:
+    """The class or function that a class path names, or a class name alone where it is one of CLASS_MODULES.
+
+    Raises:
+        SettingsError: there is none; the message says which part is missing and what is near.
+    """
+    module_name, _, leaf = name.rpartition(".")
+    if not module_name:
+        known = {n: thing for module in CLASS_MODULES for n, thing in vars(importlib.import_module(module)).items()}
+        if leaf in known:
+            return known[leaf]
+        near = did_you_mean(leaf, [n for n in known if n[0].isupper()])
+        raise SettingsError(f"there is no class {leaf}{near}; a class of your own needs its module: my_file.{leaf}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise SettingsError(f"{name} can't be imported: {error} (is the package installed?)") from None
+        raise SettingsError(f"there is no module {error.name} for the class {name}") from None
+    if not hasattr(module, leaf):
+        names = [n for n, thing in vars(module).items() if callable(thing) and not n.startswith("_")]
+        raise SettingsError(f"there is no class {leaf} in {module_name}{did_you_mean(leaf, names)}")
+    return getattr(module, leaf)
+
+
+def class_settings(thing: Any) -> set[str]:
+    """Names of the settings of a class or function, as the parser sees them: its arguments and those it passes on."""
+    parser = ArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if isinstance(thing, type) else parser.add_function_arguments
+    add(thing, "it", fail_untyped=False)
+    return {action.dest.split(".")[1] for action in parser._actions if action.dest.startswith("it.")}
+
+
+def check_keys(settings: Settings, known: set[str]) -> None:
+    """Stop at the first key that nothing reads, naming it, where it was written, and the nearest right one.
+
+    Args:
+        settings: the merged settings.
+        known: the parser's own keys, such as trainer.max_epochs, model, data.
+
+    Raises:
+        SettingsError: a key is not known.
+    """
+    for key in settings.flat.keys() - settings.inherited:
+        owner, choices = known_keys(key, settings, known)
+        if choices is not None and key not in choices:
+            where = settings.source[key]
+            written = f"--{key}" if where == COMMAND_LINE else f"`{key}` in {where}"
+            raise SettingsError(f"unknown setting {written}: {owner} has no such setting{did_you_mean(key, choices)}")
+
+
+def known_keys(key: str, settings: Settings, known: set[str]) -> tuple[str, set[str] | None]:
+    """Who reads a key, and the keys it knows at that place; None if that can't be told."""
+    parent = key.rpartition(".")[0]
+    while parent and parent not in settings.flat:
+        parent = parent.rpartition(".")[0]
+    if not parent:
+        return "Train.py", known
+    name = settings.flat[parent]
+    below = key[len(parent) + 1 :].split(".")
+    if not isinstance(name, str) or below[0] in SPECIAL:
+        return str(name), None  # a mapping: the parser checks it
+    thing = import_class(name)
+    names = class_settings(thing)
+    if len(below) > 1 and below[0] in names:
+        return name, None  # a setting of a setting, whose class is the default: the parser checks it
+    return name, {f"{parent}.{n}" for n in names}
+
+
+def one_line(message: str) -> str:
+    """jsonargparse's message, up to 20 lines of nested alternatives, as one that names the key and what was expected."""
+    message = message.removeprefix('Parser key "config":').strip()
+    if "\n" not in message:
+        return message
+    key = ".".join(re.findall(r'Parser key "([\w.+]+)"', message))
+    given = re.search(r"Got value: (.*)|val='(.*)'\)|Given value: (.*)", message)
+    types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", message)
+    choices = [c.strip(" '") for listed in re.findall(r"Expected a typing.Literal\[(.*?)\]", message) for c in listed.split(",")]
+    expected = dict.fromkeys([t for t in types if t != "NoneType"] + choices)
+    if expected and given:
+        value = next(group for group in given.groups() if group is not None)
+        return f"{key}: expected {' or '.join(expected)}, got {value}{did_you_mean(value, choices)}"
+    if required := re.search(r"arguments are required: ([\w, ]+)", message):
+        return f"{key}: set {', '.join(f'--{key}.{name}' for name in required[1].split(', '))}, there is no default"
+    if wrong := re.search(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message):
+        return f"{key}: {wrong[1]} is no {wrong[2]}"
+    if wrong := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
+        return f"{key}: {wrong[1]} is no {wrong[2]}"
+    if missing := re.search(r"Expected a path but ([\w.]+) either", message):
+        try:
+            import_class(missing[1])
+        except SettingsError as error:
+            return f"{key}: {error}"
+    return " ".join(message.split())

@@ -1,0 +1,95 @@
+"""What a run tells: plain progress lines where there is no terminal, times and memory, the summary at its end."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ..runs.request import Request
+from .checkpoint_files import read_meta
+from .trackers import WandB
+
+logger = logging.getLogger(__package__)
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """One line for the person at the terminal and for the log file."""
+    logger.info(line)
+
+
+def summary(wanted: Request, trackers: Sequence[Logger] = ()) -> str:
+    """Where everything of a finished run is and what to type next, one thing a line."""
+    folder, status = wanted.folder.path, wanted.folder.status()
+    meta = read_meta(folder / "checkpoints")
+    lines = [("run folder", f"{folder}")]
+    for name in ("best", "last"):
+        if entry := meta.get(name):
+            value = f", {entry['monitor']} {entry['value']:.4g}" if entry.get("monitor") else ""
+            lines.append((f"{name} checkpoint", f"{folder}/checkpoints/{name}.ckpt (step {entry['step']}{value})"))
+    numbers = " ".join(f"{name} {value:.4g}" for name, value in sorted((status.get("metrics") or {}).items()))
+    lines.append(("metrics", f"{numbers}, all in {folder}/metrics.csv"))
+    lines.append(("time", f"{status.get('seconds', 0):.0f} s in {status.get('attempt', 1)} attempt(s)"))
+    if pictures := sorted((folder / "cka").glob("*.png")):
+        lines.append(("CKA", f"{pictures[-1]}"))
+    lines.append(("test it", f"python Train.py test --run {folder}"))
+    for tracker in trackers:
+        if isinstance(tracker, WandB) and (where := tracker.where()):
+            lines.append(("see it in W&B", where))
+    return "\n".join(f"{name:<16} {text}" for name, text in lines)
+
+
+class Progress(Callback):
+    """One plain line per epoch, with the newest metrics: to the log file always, to the output where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.file_only = sys.stderr.isatty()  # where Lightning shows its progress bar
+
+    @rank_zero_only
+    def say(self, trainer: Trainer) -> None:
+        total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        metrics = " ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items()))
+        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {metrics}"
+        logger.info(line, extra=dict(file_only=self.file_only))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.say(trainer)
+
+
+class Resources(Callback):
+    """Logs, per epoch: seconds, training samples per second on all ranks, and the peak memory of the process and GPU in GiB."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start, self.batches = time.monotonic(), 0
+        self.samples = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples += batch_size(batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = time.monotonic() - self.start
+        values = {
+            "time/epoch_s": seconds,
+            "time/samples_per_s": self.samples * trainer.world_size / seconds,
+            "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
+        }
+        if pl_module.device.type == "cuda":
+            values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+        for each in trainer.loggers:
+            each.log_metrics(values, step=trainer.global_step)
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch: the first dimension of the first tensor in it; 1 if there is none."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.ndim else 1
+    items = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
+    return next((batch_size(item) for item in items), 1)

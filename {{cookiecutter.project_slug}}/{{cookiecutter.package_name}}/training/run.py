@@ -1,0 +1,216 @@
+"""One run from its folder to its summary: what `fit`, `validate`, `test` and `predict` do around the Trainer."""
+
+import contextlib
+import json
+import logging
+import shlex
+import subprocess
+import sys
+import traceback
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torchmetrics import Metric
+
+from ..runs.folder import now, write_atomically
+from ..runs.request import Request
+from ..runs.settings import SettingsError
+from . import signals
+from .checkpoint_files import CheckpointError, Found, atomic_write, find
+from .checkpoints import AtomicCheckpointIO, Checkpoints
+from .cli import CLI
+from .length import set_length
+from .metrics_file import MetricsFile
+from .logs import quiet_lightning, start_file
+from .reporting import Progress, Resources, say, summary
+from .resume import ExactResume
+from .trackers import place_loggers
+
+logger = logging.getLogger(__name__)
+
+
+def run(wanted: Request) -> int:
+    """Carry out a request; returns the exit code.
+
+    Raises:
+        SettingsError: something asked for is wrong or missing; nothing has been written.
+    """
+    quiet_lightning()
+    signals.install()  # again, now that imported libraries have had their chance to install theirs
+    cli = CLI(wanted)
+    try:
+        if wanted.command != "fit":
+            return evaluate(cli, wanted)
+        with wanted.folder.locked() if rank_zero_only.rank == 0 else contextlib.nullcontext():
+            return fit(cli, wanted)
+    except CheckpointError as error:
+        raise SettingsError(str(error)) from None
+
+
+def fit(cli: CLI, wanted: Request) -> int:
+    """Train, or go on training; returns the exit code."""
+    folder, config, leader = wanted.folder, cli.config.fit, rank_zero_only.rank == 0
+    if config.resume == "never" and leader:
+        folder.move_aside()
+    elif folder.status().get("state") == "done" and config.resume in ("auto", "must"):
+        print("This run is done already; other settings or another --trial make a new one, --resume never starts it over.")
+        print(summary(wanted))
+        return 0
+    found = find(folder.path / "checkpoints", config.resume)
+    attempt = folder.status().get("attempt", 0) + 1
+    try:
+        make(cli, wanted, attempt)
+        set_length(config, cli.trainer, cli.datamodule)
+    except SettingsError:
+        raise  # a wrong setting leaves nothing behind
+    except Exception as error:
+        return failed(wanted, error)
+
+    if leader:
+        folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
+        write_settings(cli, wanted)
+    log = start_file(folder.path, rank_zero_only.rank)
+    for line in wanted.overrides:
+        say(line)
+    say(f"run folder: {folder.path}")
+    tell_resume(found, attempt)
+    if config.init_from and not found:
+        load_weights(cli.model, config.init_from, strict=config.init_strict)
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=found and found.path, weights_only=True)
+    except signals.Stopped as stopped:
+        say(f"stopped: {stopped.reason}; the same command goes on from the checkpoint")
+        return folder.end(stopped.reason) if leader else 0
+    except (Exception, KeyboardInterrupt) as error:
+        return failed(wanted, error)
+    if leader:
+        code = folder.end("done", step=cli.trainer.global_step, epoch=cli.trainer.current_epoch, metrics=last_metrics(cli.trainer))
+        print(summary(wanted, cli.trainer.loggers))
+        return code
+    return 0
+
+
+def make(cli: CLI, wanted: Request, attempt: int) -> None:
+    """Make model, data and trainer, with the callbacks, files and trackers that every training run has."""
+    config, folder = cli.config[wanted.command], wanted.folder.path
+    config.trainer.logger = place_loggers(config.trainer.logger, wanted, attempt) or False
+    checkpoints = Checkpoints(**config.checkpoints, config=wanted.identity)
+    if rank_zero_only.rank == 0:
+        checkpoints.on_save = lambda entry: wanted.folder.update(step=entry["step"], epoch=entry["epoch"])
+    plugins = config.trainer.plugins or []
+    cli.make(
+        [
+            ExactResume(config.seed_everything),
+            checkpoints,
+            Progress(),
+            Resources(),
+            RecordSettings(cli.resolved()),
+        ],
+        default_root_dir=str(folder),
+        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
+        enable_progress_bar=config.trainer.enable_progress_bar is not False and sys.stderr.isatty(),
+        use_distributed_sampler=False,  # ExactResume shares the samples among the ranks
+    )
+    cli.trainer.loggers = [MetricsFile(folder), *cli.trainer.loggers]
+    if config.compile:
+        for child in cli.model.children():
+            if not isinstance(child, Metric):
+                child.compile()  # in place, so the names of the weights stay as they are
+
+
+def evaluate(cli: CLI, wanted: Request) -> int:
+    """Validate, test or predict with a checkpoint of a run, the best one unless --ckpt_path says otherwise."""
+    command, folder = wanted.command, wanted.folder.path
+    if not folder.is_dir():
+        runs = sorted(folder.parent.parent.glob("*/*/status.json"), key=lambda file: file.stat().st_mtime)
+        newest = f"; the newest run: --run {runs[-1].parent}" if runs else ""
+        raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
+    config = cli.config[command]
+    found = find(folder / "checkpoints", config.ckpt_path or "best")
+    cli.make(
+        [Progress()], default_root_dir=str(folder), logger=False, enable_checkpointing=False, use_distributed_sampler=False
+    )
+    say(f"checkpoint: {found.path} (step {found.step}, epoch {found.epoch})")
+    method = getattr(cli.trainer, command)
+    results = method(cli.model, datamodule=cli.datamodule, ckpt_path=found.path, weights_only=True)
+    if not cli.trainer.is_global_zero:
+        return 0
+    if command == "predict":
+        tensors = all(isinstance(batch, torch.Tensor) for batch in results)
+        with atomic_write(folder / "predictions.pt") as file:
+            torch.save(torch.cat(results) if tensors else results, file)
+        say(f"predictions: {folder / 'predictions.pt'}")
+        return 0
+    measured = {name: value for loader in results for name, value in loader.items()}
+    record = dict(checkpoint=str(found.path.relative_to(folder)), step=found.step, epoch=found.epoch, time=now(), **measured)
+    write_atomically(folder / f"{command}.json", json.dumps(record, indent=2) + "\n")
+    say(f"results: {folder / f'{command}.json'}")
+    return 0
+
+
+def tell_resume(found: Found | None, attempt: int) -> None:
+    """Say in one line where a run goes on, and in one line each which checkpoints could not be used."""
+    if found:
+        for line in found.damaged:
+            say(f"warning: {line}; an earlier one is used")
+        say(f"resuming from {found.path} (step {found.step}, epoch {found.epoch}), attempt {attempt}")
+    elif attempt > 1:
+        say(f"starting from the beginning: there is no checkpoint yet, attempt {attempt}")
+
+
+def failed(wanted: Request, error: BaseException) -> int:
+    """Note a crash in status.json and say it: one line first, then the traceback; returns the exit code."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    print(f"error: {reason}", file=sys.stderr)
+    logger.error(reason, exc_info=error)
+    traceback.print_exception(error)
+    if rank_zero_only.rank != 0:
+        return 1
+    if not wanted.folder.started:
+        wanted.folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
+    return wanted.folder.end("failed", reason)
+
+
+def last_metrics(trainer: Trainer) -> dict[str, float]:
+    """The newest value of each logged metric."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def write_settings(cli: CLI, wanted: Request) -> None:
+    """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
+    folder = wanted.folder.path
+    head = f"# {command_line(wanted)}\n# The resolved settings of this run. Use them again: python Train.py test --run {folder}\n"
+    write_atomically(folder / "config.yaml", head + yaml.safe_dump(cli.resolved(), sort_keys=False))
+    write_atomically(folder / "overlay.yaml", yaml.safe_dump(wanted.changes, sort_keys=False) if wanted.changes else "")
+    commit, diff = (git(*command) for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", ".")))
+    wanted.folder.update(commit=(commit or "").strip() or None, uncommitted_changes=bool(diff))
+    if diff:
+        write_atomically(folder / "logs" / "uncommitted.diff", diff)
+
+
+def git(*command: str) -> str | None:
+    """What a git command prints; None where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *command], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command_line(wanted: Request) -> str:
+    """The command that starts this run again."""
+    return shlex.join(["python", "Train.py", wanted.command, *wanted.typed])
+
+
+class RecordSettings(Callback):
+    """Sends the resolved settings to every tracker when training starts."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for each in trainer.loggers:
+            each.log_hyperparams(self.settings)
