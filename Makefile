@@ -1,11 +1,14 @@
 # Needs Python 3.11 or newer, git and make; everything else goes into .venv and build/.
+# Another Python than python3: make PYTHON=python3.12 TARGET
 PYTHON ?= python3
 # Compiled files of the package must not land in the template folder: cookiecutter would copy them into projects.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-TEMPLATE := {{cookiecutter.project_slug}}
+CHECKED := hooks tests benchmarks "{{cookiecutter.project_slug}}/{{cookiecutter.package_name}}"
 DEMO := build/demo/my-research-project
+VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 TARGET")' \
+	&& $(PYTHON) -m venv
 
 .PHONY: help demo test quick lint docs bench clean
 .DEFAULT_GOAL := help
@@ -21,14 +24,14 @@ demo: build/demo-env/installed  ## generate a project with the defaults, install
 	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
 
 test: .venv/installed  ## run all tests
-	.venv/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 quick: .venv/installed  ## run the tests that are quick
-	.venv/bin/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/installed  ## check the style of the template, its tests and the package
-	.venv/bin/ruff check --config pyproject.toml hooks tests benchmarks "$(TEMPLATE)/{{cookiecutter.package_name}}"
-	.venv/bin/ruff format --check --config pyproject.toml hooks tests benchmarks "$(TEMPLATE)/{{cookiecutter.package_name}}"
+	.venv/bin/ruff check --config pyproject.toml $(CHECKED)
+	.venv/bin/ruff format --check --config pyproject.toml $(CHECKED)
 
 docs: build/docs-env/installed  ## build the documentation into docs/_build
 	build/docs-env/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -40,16 +43,16 @@ clean:  ## remove environments and everything built
 	rm -rf .venv build docs/_build
 
 .venv/installed: tests/requirements.txt tests/constraints.txt
-	$(PYTHON) -m venv .venv
+	$(VENV) .venv
 	.venv/bin/pip install --quiet --requirement tests/requirements.txt --constraint tests/constraints.txt
 	touch $@
 
 build/demo-env/installed: tests/constraints.txt
-	$(PYTHON) -m venv build/demo-env
+	$(VENV) build/demo-env
 	build/demo-env/bin/pip install --quiet "cookiecutter>=2.6"
 	touch $@
 
 build/docs-env/installed: docs/requirements.txt
-	$(PYTHON) -m venv build/docs-env
+	$(VENV) build/docs-env
 	build/docs-env/bin/pip install --quiet --requirement docs/requirements.txt
 	touch $@

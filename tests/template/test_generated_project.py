@@ -22,10 +22,19 @@ def run(*arguments: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_package_is_what_gets_installed(bake, tmp_path):
+# The second project has an answer for every question that is not the default's.
+PROJECTS = {
+    "defaults": {},
+    "everything else": ladder.UNUSUAL_TEXT
+    | {"cluster": "hec", "deployment": "docker-kubernetes", "ci": "gitlab", "license": "Proprietary"},
+}
+
+
+@pytest.mark.parametrize("answers", PROJECTS.values(), ids=PROJECTS)
+def test_package_is_what_gets_installed(answers, bake, tmp_path):
     """All modules and data files of the package and nothing else: no tests, no configs, no data folder."""
-    project = bake()
-    files = {name for name in ladder.files_in(project) if name.startswith("my_research_project/")}
+    project = bake(**answers)
+    files = {name for name in ladder.files_in(project) if name.startswith(f"{ladder.package_of(answers)}/")}
     run("-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, cwd=project)
     (wheel,) = tmp_path.glob("*.whl")
     installed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -43,15 +52,7 @@ def test_editable_install_sees_edits(bake, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {},
-        ladder.UNUSUAL_TEXT
-        | {"cluster": "hec", "deployment": "docker-kubernetes", "ci": "gitlab", "license": "Proprietary"},
-    ],
-    ids=["defaults", "everything else"],
-)
+@pytest.mark.parametrize("answers", PROJECTS.values(), ids=PROJECTS)
 def test_own_tests_pass(answers, bake):
     """The options touch the generated Python only through names and files, so two projects stand for all."""
     assert " passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=bake(**answers))

@@ -145,6 +145,16 @@ def test_kubernetes_refers_to_secrets_and_holds_none(bake):
     assert "value" not in container["env"][0] and "secretKeyRef" in container["env"][0]["valueFrom"]
 
 
+@pytest.mark.parametrize("slug", ["2024-01-01", "007", "null", "1e5", "yes"])
+def test_names_that_yaml_could_take_for_something_else_stay_text(slug, bake):
+    project = bake(project_slug=slug, wandb_project=slug, wandb_entity=slug, deployment="docker-kubernetes")
+    assert yaml.safe_load((project / "environment.yml").read_text())["name"] == slug
+    assert yaml.safe_load((project / "compose.yaml").read_text())["services"]["train"]["image"] == f"{slug}:cpu"
+    run(TOOLS / "kubernetes-validate", "--strict", *project.glob("kubernetes/*.yaml"), cwd=project)
+    configured = re.findall(r"^ *(?:project|entity): (.*)$", (project / "configs/base.yaml").read_text(), re.MULTILINE)
+    assert [yaml.safe_load(value) for value in configured] == [slug, slug]
+
+
 def test_env_example_holds_no_secret_and_env_is_ignored(default_project):
     settings = [
         line for line in (default_project / ".env.example").read_text().splitlines() if line[:1] not in ("", "#")
