@@ -67,7 +67,7 @@ def conda_packages(requirements: list[str], variant: str) -> list[str]:
 
 
 def complete_environment(path: Path, variant: str, requirements: list[str]) -> None:
-    """Add the packages to an environment file that ends with `dependencies:` or its Python.
+    """Add the packages to an environment file whose last line is its Python, as the template leaves it.
 
     A file with more in it has been through here, or is the user's own that `cookiecutter -f -s` has kept.
     """
