@@ -58,7 +58,7 @@ class Digits(LightningDataModule):
     def loader(self, dataset: TensorDataset, shuffle: bool = False) -> DataLoader:
         return DataLoader(
             dataset,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -35,8 +35,7 @@ def summary(wanted: Request, trackers: Sequence[Logger] = ()) -> str:
         if entry := meta.get(name):
             value = f", {entry['monitor']} {entry['value']:.4g}" if entry.get("monitor") else ""
             lines.append((f"{name} checkpoint", f"{folder}/checkpoints/{name}.ckpt (step {entry['step']}{value})"))
-    numbers = " ".join(f"{name} {value:.4g}" for name, value in sorted((status.get("metrics") or {}).items()))
-    lines.append(("metrics", f"{numbers}, all in {folder}/metrics.csv"))
+    lines.append(("metrics", f"{main_metrics(status.get('metrics') or {})}; all in {folder}/metrics.csv"))
     lines.append(("time", f"{status.get('seconds', 0):.0f} s in {status.get('attempt', 1)} attempt(s)"))
     if pictures := sorted((folder / "cka").glob("*.png")):
         lines.append(("CKA", f"{pictures[-1]}"))
@@ -45,6 +44,11 @@ def summary(wanted: Request, trackers: Sequence[Logger] = ()) -> str:
         if isinstance(tracker, WandB) and (where := tracker.where()):
             lines.append(("see it in W&B", where))
     return "\n".join(f"{name:<16} {text}" for name, text in lines)
+
+
+def main_metrics(metrics: Mapping[str, Any]) -> str:
+    """Metrics such as val/acc with their values; not those with a further level, such as the CKA of each layer."""
+    return " ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()) if name.count("/") < 2)
 
 
 class Progress(Callback):
@@ -56,8 +60,7 @@ class Progress(Callback):
     @rank_zero_only
     def say(self, trainer: Trainer) -> None:
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        metrics = " ".join(f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items()))
-        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {metrics}"
+        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {main_metrics(trainer.callback_metrics)}"
         logger.info(line, extra=dict(file_only=self.file_only))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,6 +80,7 @@ class Resources(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = time.monotonic() - self.start
         values = {
+            "epoch": trainer.current_epoch,
             "time/epoch_s": seconds,
             "time/samples_per_s": self.samples * trainer.world_size / seconds,
             "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
@@ -84,7 +88,7 @@ class Resources(Callback):
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
         for each in trainer.loggers:
-            each.log_metrics(values, step=trainer.global_step)
+            each.log_metrics(values, step=trainer.global_step - 1)  # the step that Lightning gives an epoch's metrics
 
 
 def batch_size(batch: Any) -> int:

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
-from ..runs.folder import now, write_atomically
+from ..runs.folder import EXIT_CODES, now, write_atomically
 from ..runs.request import Request
 from ..runs.settings import SettingsError
 from . import signals
@@ -94,27 +94,29 @@ def fit(cli: CLI, wanted: Request) -> int:
 
 
 def make(cli: CLI, wanted: Request, attempt: int) -> None:
-    """Make model, data and trainer, with the callbacks, files and trackers that every training run has."""
-    config, folder = cli.config[wanted.command], wanted.folder.path
-    config.trainer.logger = place_loggers(config.trainer.logger, wanted, attempt) or False
+    """Make model, data and trainer, with the callbacks, files and trackers that every run has."""
+    config, folder, training = cli.config[wanted.command], wanted.folder.path, wanted.command == "fit"
     checkpoints = Checkpoints(**config.checkpoints, config=wanted.identity)
     if rank_zero_only.rank == 0:
         checkpoints.on_save = lambda entry: wanted.folder.update(step=entry["step"], epoch=entry["epoch"])
+    callbacks = [ExactResume(config.seed_everything), checkpoints]
+    if training:
+        callbacks += [Progress(), Resources(), RecordSettings(cli.resolved())]
     plugins = config.trainer.plugins or []
+    trackers = wanted.command in ("fit", "test") and place_loggers(config.trainer.logger, wanted, attempt)
+    config.trainer.logger = trackers or False
     cli.make(
-        [
-            ExactResume(config.seed_everything),
-            checkpoints,
-            Progress(),
-            Resources(),
-            RecordSettings(cli.resolved()),
-        ],
+        callbacks,
         default_root_dir=str(folder),
         plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
         enable_progress_bar=config.trainer.enable_progress_bar is not False and sys.stderr.isatty(),
+        enable_checkpointing=False,  # that would add Lightning's ModelCheckpoint
         use_distributed_sampler=False,  # ExactResume shares the samples among the ranks
     )
-    cli.trainer.loggers = [MetricsFile(folder), *cli.trainer.loggers]
+    if training and cli.config_init.fit.cka is not None:
+        cli.trainer.callbacks.append(cli.config_init.fit.cka)
+    if training:
+        cli.trainer.loggers = [MetricsFile(folder), *cli.trainer.loggers]
     if config.compile:
         for child in cli.model.children():
             if not isinstance(child, Metric):
@@ -130,12 +132,13 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
     config = cli.config[command]
     found = find(folder / "checkpoints", config.ckpt_path or "best")
-    cli.make(
-        [Progress()], default_root_dir=str(folder), logger=False, enable_checkpointing=False, use_distributed_sampler=False
-    )
+    make(cli, wanted, wanted.folder.status().get("attempt", 1) + 1)
     say(f"checkpoint: {found.path} (step {found.step}, epoch {found.epoch})")
-    method = getattr(cli.trainer, command)
-    results = method(cli.model, datamodule=cli.datamodule, ckpt_path=found.path, weights_only=True)
+    try:
+        method = getattr(cli.trainer, command)
+        results = method(cli.model, datamodule=cli.datamodule, ckpt_path=found.path, weights_only=True)
+    except signals.Stopped as stopped:
+        return EXIT_CODES[stopped.reason]
     if not cli.trainer.is_global_zero:
         return 0
     if command == "predict":
