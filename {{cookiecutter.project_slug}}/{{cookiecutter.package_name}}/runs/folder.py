@@ -123,7 +123,9 @@ class RunFolder:
         finally:
             if list(self.path.iterdir()) == [lock_file]:
                 lock_file.unlink()
-                os.removedirs(self.path)
+                self.path.rmdir()
+                with contextlib.suppress(OSError):  # other runs are in it
+                    self.path.parent.rmdir()
             if lock is not None:
                 lock.release()
 

@@ -50,7 +50,7 @@ def identity(flat: Mapping[str, Any], codeversion: str | None = None) -> str:
         for key, value in flat.items()
         if not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
     }
-    text = json.dumps([canonical(counts), codeversion], sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps([canonical(counts), codeversion], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -62,7 +62,7 @@ def short_name(changes: Mapping[str, Any], length: int = 48) -> str:
     changes = {k: v for k, v in changes.items() if not any(k == n or k.startswith(f"{n}.") for n in NOT_IDENTITY)}
     leaves = [key.rsplit(".", 1)[-1] for key in changes]
     parts = []
-    for key, value in changes.items():
+    for key, value in sorted(changes.items()):  # in any order they make the same run, so the same folder
         leaf = key.rsplit(".", 1)[-1]
         label = leaf if leaves.count(leaf) == 1 else ".".join(key.split(".")[-2:])
         if isinstance(value, str) and re.fullmatch(r"[\w.]+\.[A-Z]\w*", value):

@@ -54,13 +54,13 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Flat:
     """Nested or dotted settings to short keys; `class_path` becomes the value of its key, `init_args` disappears."""
     flat: Flat = {}
     for key, value in nested.items():
-        name = f"{prefix}{key}".replace(".init_args.", ".")
+        name = f"{prefix}{key}".replace(".init_args.", ".").removesuffix(".class_path")
         if isinstance(value, Mapping) and "class_path" in value:
             flat[name] = value["class_path"]
             rest = {k: v for k, v in value.items() if k not in ("class_path", "init_args")}
             flat |= flatten({**(value.get("init_args") or {}), **rest}, f"{name}.")
         elif isinstance(value, Mapping) and value:
-            flat |= flatten(value.get("init_args", value) if set(value) == {"init_args"} else value, f"{name}.")
+            flat |= flatten(value, f"{name}.")
         else:
             flat[name] = value
     return flat
@@ -101,20 +101,18 @@ def read(path: str | Path) -> Flat:
 
 def parse_arguments(arguments: Iterable[str]) -> Flat:
     """Settings of a command line, `--key value` or `--key=value`, in order; class settings given as YAML are flattened."""
-    flat: Flat = {}
-    key = None
+    pairs: list[tuple[str, Any]] = []
     for token in arguments:
         if token.startswith("--"):
             key, equals, text = token[2:].partition("=")
-            value = parse_value(text) if equals else True
-        elif key is not None:
-            value, equals = parse_value(token), "="
-        else:
-            continue  # belongs to no key: the parser will say so
-        if key.endswith("+") and key in flat and equals:
-            value = [*flat[key], value]
+            pairs.append((key, parse_value(text) if equals else True))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], parse_value(token))
+    flat: Flat = {}
+    for key, value in pairs:
+        if key.endswith("+"):
+            value = [*flat.get(key, []), *(value if isinstance(value, list) else [value])]
         flat |= flatten({key: value})
-        key = None if equals else key
     return flat
 
 
