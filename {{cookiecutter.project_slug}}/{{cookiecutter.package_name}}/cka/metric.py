@@ -1,0 +1,317 @@
+"""Centred kernel alignment (CKA): the estimator, as functions on Gram matrices and as a torchmetrics.Metric.
+
+With K and L the Gram matrices of the same n samples in two layers, CKA is the cosine between the two once the samples'
+common part is taken out:
+
+    CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))
+
+HSIC is estimated without bias (HSIC_1; Song et al., JMLR 2012), in the form of Székely & Rizzo (2014): centre K and L
+so that every row sums to zero off the diagonal ("U-centring"); then HSIC_1(K, L) = <K~, L~> / (n (n - 3)). This is the
+three-term formula of the papers without its cancellation: HSIC_1(K, K) is a sum of squares, so no square root of a
+negative number, no clamp and no epsilon. Sums over minibatches follow Nguyen, Raghu & Kornblith (ICLR 2021), but add
+<K~, L~> itself: the sum gives a batch of n samples the weight n (n - 3), so a short last batch adds little noise.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torchmetrics import Metric
+
+CONSTANT = 1e-12  # a layer whose variance is below this share of its squared mean is constant up to float32's rounding
+
+
+class CKAError(ValueError):
+    """What was asked of CKA can't be computed; the message says why, for which layer, and what to do."""
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast, and float32 products in float32: a Gram matrix rounded to bfloat16 gives a CKA wrong by 0.3."""
+    matmul = (torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn).matmul
+    before = getattr(matmul, "fp32_precision", None)  # torch < 2.9 has no such switch per backend
+    with torch.autocast(device.type, enabled=False):
+        try:
+            if before is not None:
+                matmul.fp32_precision = "ieee"
+            yield
+        finally:
+            if before is not None:
+                matmul.fp32_precision = before
+
+
+def u_center(grams: Tensor) -> Tensor:
+    """U-centre Gram matrices: zero diagonal, and every row and column sums to zero.
+
+    Args:
+        grams: (..., n, n), symmetric, n at least 3.
+
+    Returns:
+        A new tensor of the same shape. Layers that give the same output for every sample become exactly zero.
+    """
+    n = grams.shape[-1]
+    grams = grams.clone()
+    diagonal = grams.diagonal(dim1=-2, dim2=-1)
+    diagonal.zero_()
+    means = grams.sum(-1) / (n - 2)
+    means -= means.sum(-1, keepdim=True) / (2 * (n - 1))
+    grams -= means.unsqueeze(-1)
+    grams -= means.unsqueeze(-2)
+    diagonal.zero_()
+    # Where all samples are alike, what is left is rounding, and rounding would pass for a representation.
+    rounding = 16 * torch.finfo(grams.dtype).eps * means.abs().amax(-1)
+    alike = torch.linalg.vector_norm(grams, ord=torch.inf, dim=(-2, -1)) <= rounding
+    return grams.masked_fill_(alike[..., None, None], 0)
+
+
+def squared_distances(grams: Tensor) -> Tensor:
+    """Squared Euclidean distances between samples, (..., n, n), from linear Gram matrices of the same shape."""
+    squares = grams.diagonal(dim1=-2, dim2=-1)
+    return (squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2 * grams).clamp_(min=0)
+
+
+def rbf(grams: Tensor, bandwidth: float = 1.0) -> Tensor:
+    """Gaussian (RBF) kernel matrices from linear ones.
+
+    k(x, y) = exp(-|x - y|² / (2 bandwidth² median)), with the median of |x - y|² over the pairs of this batch
+    (Kornblith et al., ICML 2019). Smaller bandwidths look at nearer neighbours only.
+
+    Args:
+        grams: (..., n, n) linear Gram matrices.
+        bandwidth: in units of the root of the median squared distance; 0.2 to 1 is usual.
+
+    Example:
+        >>> features = torch.randn(64, 10)
+        >>> metric = CKA(1)
+        >>> metric.update(rbf((features @ features.T)[None], bandwidth=0.5))
+    """
+    distances = squared_distances(grams)
+    i, j = torch.triu_indices(*grams.shape[-2:], offset=1, device=grams.device)
+    median = distances[..., i, j].median(-1).values.clamp_min(torch.finfo(grams.dtype).tiny)
+    return torch.exp(-distances / (2 * bandwidth**2 * median[..., None, None]))
+
+
+KERNELS = ("linear", "rbf")
+
+
+def check_kernel(kernel: str) -> None:
+    if kernel not in KERNELS:
+        raise CKAError(f"CKA: unknown kernel {kernel!r}; choose one of {', '.join(KERNELS)}")
+
+
+def mutual_knn(grams_a: Tensor, grams_b: Tensor | None = None, k: int = 10) -> Tensor:
+    """Mutual k-nearest-neighbour alignment: the share of a sample's k nearest neighbours that two layers agree on.
+
+    A local companion of CKA, deaf to outliers (Huh et al., ICML 2024; here with Euclidean distances). Chance level is
+    k / (n - 1).
+
+    Args:
+        grams_a: (L_A, n, n) linear Gram matrices.
+        grams_b: (L_B, n, n) of the same samples; default: ``grams_a``.
+        k: number of neighbours, 1 to n - 2.
+
+    Returns:
+        (L_A, L_B), in 0 to 1, float32.
+
+    Example:
+        >>> features = torch.randn(64, 10)
+        >>> gram = (features @ features.T)[None]
+        >>> mutual_knn(gram, k=5)
+        tensor([[1.]])
+    """
+    n = grams_a.shape[-1]
+    if not 1 <= k <= n - 2:
+        raise CKAError(f"mutual_knn: k = {k} neighbours of {n} samples; choose k from 1 to {n - 2}")
+
+    def neighbours(grams: Tensor) -> Tensor:
+        distances = squared_distances(grams)
+        distances.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+        nearest = distances.topk(k, dim=-1, largest=False).indices
+        return torch.zeros_like(grams, dtype=torch.float32).scatter_(-1, nearest, 1).flatten(1)
+
+    a = neighbours(grams_a)
+    return a @ (a if grams_b is None else neighbours(grams_b)).T / (n * k)
+
+
+def cka(
+    features_a: Tensor | Sequence[Tensor],
+    features_b: Tensor | Sequence[Tensor] | None = None,
+    kernel: str = "linear",
+    bandwidth: float = 1.0,
+) -> Tensor:
+    """CKA between features in memory, computed in float64. For data that does not fit, stream batches through ``CKA``.
+
+    Args:
+        features_a: (n, ...) features of n samples in one layer, or a sequence of such tensors, one for each layer.
+        features_b: the same samples in the other model; default: every layer of ``features_a`` with every other.
+        kernel: "linear" or "rbf". Linear with fewer features than samples takes memory for the features only; all
+            else takes 8 n² bytes for each layer.
+        bandwidth: of the RBF kernel, see ``rbf``.
+
+    Returns:
+        A number for two tensors, else the (L_A, L_B) matrix. About 0 for independent features (below 0 as often as
+        above), 1 for features that differ by a rotation, a shift and a scale only; NaN for a constant layer.
+
+    Raises:
+        CKAError: fewer than 4 samples, or not the same number in every layer.
+
+    Example:
+        >>> x = torch.randn(1000, 20)
+        >>> rotation = torch.linalg.qr(torch.randn(20, 20)).Q
+        >>> print(f"{cka(x, 3 * x @ rotation + 1):.4f}")
+        1.0000
+    """
+    check_kernel(kernel)
+    layers_a = [features_a] if isinstance(features_a, Tensor) else list(features_a)
+    layers_b = [features_b] if isinstance(features_b, Tensor) else list(features_b or [])
+    if len(counts := {len(x) for x in layers_a + layers_b}) != 1 or min(counts) < 4:
+        shapes = ", ".join(str(tuple(x.shape)) for x in layers_a + layers_b)
+        raise CKAError(f"cka: needs the same 4 or more samples in every layer; got features of shapes {shapes}")
+    n = counts.pop()
+
+    def centred(x: Tensor) -> Tensor:
+        x = x.detach().flatten(1).double()
+        mean = x.mean(0)
+        x = x - mean
+        return x * (x.square().sum() > CONSTANT * n * mean.square().sum())
+
+    xs, ys = [centred(x) for x in layers_a], [centred(y) for y in layers_b]
+    if kernel == "linear" and all(x.shape[1] < n for x in xs + ys):
+        xx, yy = (torch.stack([_feature_hsic(z, z) for z in zs]) for zs in (xs, ys or xs))
+        xy = torch.stack([torch.stack([_feature_hsic(x, y) for y in ys or xs]) for x in xs])
+        matrix = _normalise(xy, xx, yy)
+    else:
+        metric = CKA(len(xs), len(ys) or None).to(xs[0].device)
+        grams = [torch.stack([z @ z.T / z.shape[1] for z in zs]) for zs in (xs, ys) if zs]
+        metric.update(*(rbf(g, bandwidth) if kernel == "rbf" else g for g in grams))
+        matrix = metric.compute().reshape(len(xs), len(ys or xs))
+    return matrix[0, 0] if isinstance(features_a, Tensor) and isinstance(features_b, Tensor) else matrix
+
+
+def _feature_hsic(x: Tensor, y: Tensor) -> Tensor:
+    """n (n - 3) HSIC_1 of centred float64 features (n, d_x) and (n, d_y), with no n x n matrix.
+
+    Song's formula with K = x xᵀ, whose rows sum to zero once x is centred, so that only the diagonals remain.
+    """
+    n, k, m = len(x), x.square().sum(1), y.square().sum(1)
+    return (x.T @ y).square().sum() - n / (n - 2) * (k @ m) + k.sum() * m.sum() / ((n - 1) * (n - 2))
+
+
+def _normalise(
+    xy: Tensor, xx: Tensor, yy: Tensor, names_a: Sequence[str] | None = None, names_b: Sequence[str] | None = None
+) -> Tensor:
+    """xy / sqrt(xx yyᵀ), after a word on the layers for which that means nothing."""
+    broken, constant = [], []
+    for model, own, names in (("A", xx, names_a), ("B", yy, names_b)):
+        for i, value in enumerate(own.tolist()):
+            label = f"{names[i]!r} (model {model})" if names else f"layer {i} of model {model}"
+            if not math.isfinite(value):
+                broken.append(label)
+            elif value <= 0:
+                constant.append(label)
+    if broken:
+        raise CKAError(f"CKA: NaN or infinite activations in {', '.join(broken)}; look at the first of them")
+    if constant:
+        rank_zero_warn(f"CKA: the same output for every sample, so NaN in the matrix: {', '.join(constant)}")
+    return xy / (xx.sqrt().unsqueeze(1) * yy.sqrt())
+
+
+class CKA(Metric):
+    """CKA between all layers of one model, or of two, streamed over minibatches.
+
+    Every ``update`` adds, for all pairs of layers, the unnormalised HSIC_1 of one batch, in one batched product;
+    ``compute`` gives HSIC(A, B) / sqrt(HSIC(A, A) HSIC(B, B)). The states are float64 sums, added across ranks.
+
+    Args:
+        num_a: number of layers of model A.
+        num_b: number of layers of model B; None compares the layers of A with each other.
+        names_a: the layers' names, for messages only.
+        names_b: likewise for model B.
+        kwargs: as for every ``torchmetrics.Metric``.
+
+    Shapes:
+        ``update(grams_a, grams_b)``: (num_a, n, n) and (num_b, n, n) Gram matrices of the same n samples, in float32
+        or float64, centred or not. n may change from call to call; a batch of fewer than 4 samples can't be used: it
+        is counted in ``skipped``, and said once.
+        ``compute()``: (num_a, num_b) in float64, or () for a single pair, as torchmetrics has it. Not clamped:
+        independent layers scatter around 0. NaN, with a warning, for a layer whose output never varies.
+
+    Raises:
+        CKAError: in ``update`` for a wrong shape or precision; in ``compute`` if no batch had 4 samples, or if a
+            layer's activations had NaN or infinite values.
+
+    Example:
+        >>> metric = CKA(num_a=2)
+        >>> for _ in range(10):
+        ...     x = torch.randn(32, 8)
+        ...     layers = [x, x @ torch.randn(8, 4)]
+        ...     metric.update(torch.stack([features @ features.T for features in layers]))
+        >>> metric.compute().shape
+        torch.Size([2, 2])
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    def __init__(
+        self,
+        num_a: int,
+        num_b: int | None = None,
+        names_a: Sequence[str] | None = None,
+        names_b: Sequence[str] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_a, self.num_b = num_a, num_b
+        self.names_a, self.names_b = names_a, names_a if num_b is None else names_b
+        for name, shape in (("xy", (num_a, num_b or num_a)), ("xx", num_a), ("yy", num_b or num_a)):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("samples", "skipped"):
+            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, grams_a: Tensor, grams_b: Tensor | None = None) -> None:
+        """Add one batch: (num_a, n, n) and, with two models, (num_b, n, n) Gram matrices."""
+        n = grams_a.shape[-1]
+        if (grams_b is None) != (self.num_b is None):
+            raise CKAError("CKA.update: give Gram matrices of both models exactly when CKA was made with num_b")
+        for grams, layers, model in ((grams_a, self.num_a, "A"), (grams_b, self.num_b, "B")):
+            if grams is not None and grams.shape != (layers, n, n):
+                raise CKAError(
+                    f"CKA.update: Gram matrices of model {model} have shape {tuple(grams.shape)}, "
+                    f"expected {(layers, n, n)} (layers, samples, samples)"
+                )
+            if grams is not None and grams.dtype not in (torch.float32, torch.float64):
+                raise CKAError(f"CKA.update: Gram matrices in {grams.dtype} lose CKA; make them in float32 or float64")
+        if n < 4:
+            if not self.skipped:
+                rank_zero_warn("CKA: batches of fewer than 4 samples are left out (unbiased HSIC divides by n - 3)")
+            self.skipped += n
+            return
+        with full_precision(grams_a.device):
+            a, norms_a = _unit(grams_a)
+            b, norms_b = (a, norms_a) if grams_b is None else _unit(grams_b)
+            # <a, b> for all pairs of layers: products over one row of the Gram matrices in float32, sums over the rows
+            # in float64. As one float32 product over all n² entries it would err by 3e-6 at n = 256.
+            cosines = torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0)).sum(0, dtype=self.xy.dtype)
+        self.xy += cosines * norms_a.unsqueeze(1) * norms_b
+        self.xx += norms_a.square()
+        self.yy += norms_b.square()
+        self.samples += n
+
+    def compute(self) -> Tensor:
+        """The (num_a, num_b) matrix of all samples so far, on all ranks."""
+        if not self.samples:
+            raise CKAError(f"CKA: no batch with 4 or more samples ({int(self.skipped)} samples in smaller batches)")
+        return _normalise(self.xy, self.xx, self.yy, self.names_a, self.names_b)
+
+
+def _unit(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """U-centred Gram matrices scaled to norm 1, so that none over- or underflows, and their norms (L,) in float64."""
+    grams = u_center(grams)
+    norms = torch.linalg.vector_norm(grams, dim=(-2, -1), dtype=torch.float64)
+    return grams.div_(torch.where(norms > 0, norms, 1).to(grams.dtype)[:, None, None]), norms
