@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 PACKAGE = TEMPLATE / "{{cookiecutter.package_name}}"
 
+# Compiled files beside the modules would be copied into every project that is generated from this folder.
+sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), "template-pycache")
+
 _links = tempfile.mkdtemp(prefix="package-")
 atexit.register(shutil.rmtree, _links, ignore_errors=True)
 (Path(_links) / "package").symlink_to(PACKAGE)

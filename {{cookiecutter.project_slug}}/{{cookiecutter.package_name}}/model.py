@@ -1,7 +1,7 @@
 """Your LightningModule: what one step does. Choose another with `--model my_package.model.Name`.
 
-    python Train.py fit --model.label_smoothing 0.1 --model.network.width 64
-    python Train.py fit --model.optimizer SGD --model.optimizer.lr 0.1 --model.optimizer.momentum 0.9
+python Train.py fit --model.label_smoothing 0.1 --model.network.width 64
+python Train.py fit --model.optimizer SGD --model.optimizer.lr 0.1 --model.optimizer.momentum 0.9
 """
 
 from typing import Any
@@ -53,7 +53,9 @@ class Classifier(LightningModule):
         inputs, targets = batch
         logits = self(inputs)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
-        self.train_acc.update(logits, targets)  # update(), not forward(): half the cost, and the epoch's value is the same
+        self.train_acc.update(
+            logits, targets
+        )  # update(), not forward(): half the cost, and the epoch's value is the same
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True)
         return loss
@@ -69,7 +71,9 @@ class Classifier(LightningModule):
         inputs, targets = batch
         logits = self(inputs)
         accuracy.update(logits, targets)
-        self.log(f"{stage}/loss", F.cross_entropy(logits, targets), prog_bar=True, sync_dist=True, batch_size=len(targets))
+        self.log(
+            f"{stage}/loss", F.cross_entropy(logits, targets), prog_bar=True, sync_dist=True, batch_size=len(targets)
+        )
         self.log(f"{stage}/acc", accuracy, prog_bar=True)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

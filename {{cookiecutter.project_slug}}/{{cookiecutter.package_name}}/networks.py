@@ -1,9 +1,9 @@
-"""Your nn.Modules. Choose one with `--model.network my_package.networks.Name`, set its arguments with `--model.network.ARG`.
+"""Your nn.Modules. Choose one with `--model.network Name`, set its arguments with `--model.network.ARGUMENT value`.
 
-A network takes a batch and returns logits; nothing else is asked of it, so one from timm, torchvision, transformers or a
-file of your own next to Train.py does as well (`--model.network torchvision.models.resnet18`). Arguments named `classes`
-and `input_shape` (or `num_classes`, `num_labels`, `in_channels`, `in_chans`) are filled in from the data if you don't
-set them.
+A network takes a batch and returns logits; nothing else is asked of it, so one from timm, torchvision, transformers or
+a file of your own next to Train.py does as well (`--model.network torchvision.models.resnet18`). Arguments named
+`classes` or `input_shape` (also `num_classes`, `num_labels`, `in_channels`, `in_chans`) are filled in from the data if
+you don't set them.
 """
 
 import torch
@@ -23,13 +23,13 @@ class ConvNet(nn.Module):
         (N, channels, height, width) → (N, classes)
     """
 
-    def __init__(
-        self, classes: int, input_shape: tuple[int, int, int], width: int = 32, dropout: float = 0.2
-    ) -> None:
+    def __init__(self, classes: int, input_shape: tuple[int, int, int], width: int = 32, dropout: float = 0.2) -> None:
         super().__init__()
         self.block1 = block(input_shape[0], width)
         self.block2 = block(width, 2 * width)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(8 * width, classes))
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(8 * width, classes)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.block2(self.block1(images)))

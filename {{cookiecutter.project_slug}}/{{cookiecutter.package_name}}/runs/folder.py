@@ -1,8 +1,8 @@
 """The run folder and its status.json: what every launcher, report and restart reads. The folder is the truth.
 
-    runs/EXPERIMENT/NNN-SHORTNAME-HASH8/
-        config.yaml   resolved settings    overlay.yaml  what this run changes    status.json  state, reason, attempt, …
-        metrics.csv   checkpoints/         cka/          logs/                    the trackers' own files
+runs/EXPERIMENT/NNN-SHORTNAME-HASH8/
+    config.yaml   resolved settings    overlay.yaml  what this run changes    status.json  state, reason, attempt, …
+    metrics.csv   checkpoints/         cka/          logs/                    the trackers' own files
 """
 
 import contextlib

@@ -108,7 +108,7 @@ def request(command: str, arguments: Sequence[str], root: Path) -> Request:
 
 
 def take_options(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]:
-    """Take an option that may be repeated, `--name value` or `--name=value`, out of a command line: values, the rest."""
+    """Take an option that may be repeated (`--name value`, `--name=value`) out of a command line: values, the rest."""
     found: list[str] = []
     rest: list[str] = []
     tokens = iter(arguments)

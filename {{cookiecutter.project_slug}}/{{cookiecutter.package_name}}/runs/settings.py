@@ -100,7 +100,7 @@ def read(path: str | Path) -> Flat:
 
 
 def parse_arguments(arguments: Iterable[str]) -> Flat:
-    """Settings of a command line, `--key value` or `--key=value`, in order; class settings given as YAML are flattened."""
+    """Settings of a command line, `--key value` or `--key=value`, in order; classes given as YAML are flattened."""
     pairs: list[tuple[str, Any]] = []
     for token in arguments:
         if token.startswith("--"):
@@ -123,7 +123,7 @@ class Settings:
     Attributes:
         flat: short key → value.
         source: short key → where its value comes from (a file or "the command line").
-        inherited: keys of `model` and `data` set before the section's class was changed; kept only if the class has them.
+        inherited: keys of `model` and `data` set before the section's class was changed; kept if the class has them.
     """
 
     flat: Flat = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Settings:
     inherited: set[str] = field(default_factory=set)
 
     def add(self, layer: Flat, source: str) -> None:
-        """Put a layer over what is there. `key+` appends to a list; a section without anything in it changes nothing."""
+        """Put a layer over what is there. `key+` appends to a list; a section with nothing in it changes nothing."""
         for key, value in layer.items():
             if key.endswith("+"):
                 key, more = key[:-1], value if isinstance(value, list) else [value]

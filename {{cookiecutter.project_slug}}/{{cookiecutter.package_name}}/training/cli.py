@@ -1,4 +1,4 @@
-"""LightningCLI with short keys: the settings of a request are checked, completed with facts about the data, and parsed."""
+"""LightningCLI with short keys: a request's settings are checked, completed with facts about the data, and parsed."""
 
 import json
 from typing import Any
@@ -55,10 +55,16 @@ class CLI(LightningCLI):
         parser.add_argument("--name", default="default", help="Experiment: its runs share a folder and a W&B group.")
         parser.add_argument("--runs_dir", default="runs", help="Where run folders go.")
         parser.add_argument("--trial", type=int, default=0, help="Repetition: gives the seed and the folder's number.")
-        parser.add_argument("--codeversion", type=str | None, help="Any text; a new one makes new runs of old settings.")
-        parser.add_argument("--init_seed", type=int | None, help="Seed of the initial weights; default: seed_everything.")
         parser.add_argument(
-            "--resume", default="auto", help="fit: auto, never, must, or a checkpoint's path or name (best, last, step-…)."
+            "--codeversion", type=str | None, help="Any text; a new one makes new runs of old settings."
+        )
+        parser.add_argument(
+            "--init_seed", type=int | None, help="Seed of the initial weights; default: seed_everything."
+        )
+        parser.add_argument(
+            "--resume",
+            default="auto",
+            help="fit: auto, never, must, or a checkpoint's path or name (best, last, step-…).",
         )
         parser.add_argument("--init_from", type=str | None, help="Checkpoint whose weights a new run starts from.")
         parser.add_argument("--init_strict", type=bool, default=True, help="All weights must be in it, and no others.")
@@ -66,7 +72,9 @@ class CLI(LightningCLI):
         parser.add_subclass_arguments(CKACallback, "cka", required=False)
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the network.")
         parser.add_argument(
-            "--total_batch_size", type=int | None, help="Samples per optimizer step over all devices; sets the accumulation."
+            "--total_batch_size",
+            type=int | None,
+            help="Samples per optimizer step over all devices; sets the accumulation.",
         )
         parser.add_argument("--max_samples", type=int | None, help="Length of the run in training samples.")
         parser.add_argument("--val_every_steps", type=int | None, help="Validate every so many optimizer steps.")
@@ -89,6 +97,7 @@ class CLI(LightningCLI):
         known = {action.dest for action in self._parser(command)._actions}
         check_keys(self.wanted.settings, known)
         drop_inherited(files)
+        drop_inherited(self.wanted.settings)
         fill_from_data(self.wanted)
         arguments = [command, "--config", json.dumps(unflatten(files.flat), default=str), *self.wanted.arguments]
         self.config = parser.parse_args(arguments)
@@ -133,12 +142,12 @@ class CLI(LightningCLI):
         return {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
 
-def drop_inherited(files: Settings) -> None:
+def drop_inherited(settings: Settings) -> None:
     """Forget settings made for another model or data class that the one now chosen does not have."""
-    for key in sorted(files.inherited):
-        section = key.split(".")[0]
-        if key.split(".")[1] not in class_settings(import_class(files.flat[section])):
-            files.drop(key)
+    for key in sorted(settings.inherited):
+        section, name = key.split(".")[:2]
+        if name not in class_settings(import_class(settings.flat[section])):
+            settings.drop(key)
 
 
 def fill_from_data(wanted: Request) -> None:

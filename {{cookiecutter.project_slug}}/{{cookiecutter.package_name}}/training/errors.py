@@ -92,14 +92,18 @@ def known_keys(key: str, settings: Settings, known: set[str]) -> tuple[str, set[
 
 
 def one_line(message: str) -> str:
-    """jsonargparse's message, up to 20 lines of nested alternatives, as one that names the key and what was expected."""
+    """jsonargparse's message, up to 20 lines of alternatives, as one that names the key and what was expected."""
     message = message.removeprefix('Parser key "config":').strip()
     if "\n" not in message:
         return message
     key = ".".join(re.findall(r'Parser key "([\w.+]+)"', message))
     given = re.search(r"Got value: (.*)|val='(.*)'\)|Given value: (.*)", message)
     types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", message)
-    choices = [c.strip(" '") for listed in re.findall(r"Expected a typing.Literal\[(.*?)\]", message) for c in listed.split(",")]
+    choices = [
+        c.strip(" '")
+        for listed in re.findall(r"Expected a typing.Literal\[(.*?)\]", message)
+        for c in listed.split(",")
+    ]
     expected = dict.fromkeys([t for t in types if t != "NoneType"] + choices)
     if expected and given:
         value = next(group for group in given.groups() if group is not None)

@@ -40,15 +40,18 @@ def set_length(config: Namespace, trainer: Trainer, data: LightningDataModule) -
     batch_size: Any = getattr(data, "batch_size", None)
     needed = [config.total_batch_size, config.max_samples, config.val_every_samples]
     if batch_size is None and any(value is not None for value in needed):
-        raise SettingsError(f"{type(data).__name__} has no attribute batch_size, which lengths in samples are counted with")
+        raise SettingsError(
+            f"{type(data).__name__} has no attribute batch_size, which lengths in samples are counted with"
+        )
 
     if config.total_batch_size is not None:
         at_once = batch_size * trainer.world_size
         accumulation, rest = divmod(config.total_batch_size, at_once)
         if rest or not accumulation:
             raise SettingsError(
-                f"total_batch_size {config.total_batch_size} is not a multiple of {at_once}: data.batch_size {batch_size} × "
-                f"{trainer.world_size} devices; nearest: {max(1, accumulation) * at_once} or {(accumulation + 1) * at_once}"
+                f"total_batch_size {config.total_batch_size} is not a multiple of {at_once}: data.batch_size "
+                f"{batch_size} × {trainer.world_size} devices; nearest: {max(1, accumulation) * at_once} or "
+                f"{(accumulation + 1) * at_once}"
             )
         trainer.accumulate_grad_batches = accumulation
     accumulation = trainer.accumulate_grad_batches

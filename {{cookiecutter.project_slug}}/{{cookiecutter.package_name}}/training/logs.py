@@ -1,17 +1,19 @@
-"""Messages: short on the terminal, with time, rank and level in the run's log files. No torch here: it is set up first."""
+"""Messages: short on the terminal, with time, rank and level in the run's log files. Set up before torch is imported."""
 
+import contextlib
 import logging
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = __package__.partition(".")[0]
 
 
 def start_terminal() -> None:
-    """Show messages of this package and of Lightning on the terminal, and warnings of all; to be called before they are imported.
+    """Show messages of this package and of Lightning, and all warnings, on the terminal.
 
-    Lightning leaves its messages to the root logger where that has a handler.
+    To be called before Lightning is imported: it leaves its messages to the root logger where that has a handler.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(Short())
@@ -28,12 +30,17 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning").handlers.clear()
 
 
-def start_file(folder: Path, rank: int) -> logging.Handler:
-    """Also write everything to logs/rank-N.log in a run's folder; returns the handler, to be removed at the end."""
+@contextlib.contextmanager
+def log_file(folder: Path, rank: int) -> Iterator[None]:
+    """Also write everything to logs/rank-N.log in a run's folder."""
     handler = logging.FileHandler(folder / "logs" / f"rank-{rank}.log", delay=True)
     handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)-7s %(message)s"))
     logging.getLogger().addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 class Short(logging.Formatter):

@@ -1,4 +1,4 @@
-"""The entrance of Train.py: help, settings and mistakes are dealt with before torch is imported, which takes seconds."""
+"""The entrance of Train.py: help and wrong settings are dealt with before torch is imported, which takes seconds."""
 
 import sys
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ examples:
 
 
 def main(argv: Sequence[str], root: Path) -> int:
-    """Run one command line; returns the exit code: 0 only on success (see runs/folder.py for the others), 2 for wrong usage.
+    """Run one command line; returns the exit code: 0 only on success, 2 for wrong usage, others in runs/folder.py.
 
     Args:
         argv: the command and its settings.
@@ -52,7 +52,9 @@ def main(argv: Sequence[str], root: Path) -> int:
     command, *arguments = argv
     try:
         if command not in COMMANDS:
-            raise SettingsError(f"unknown command {command}{did_you_mean(command, COMMANDS)}; see python Train.py --help")
+            raise SettingsError(
+                f"unknown command {command}{did_you_mean(command, COMMANDS)}; see python Train.py --help"
+            )
         wanted = request(command, arguments, root)
         signals.install()  # before torch is imported: a signal in these seconds must not be lost
         start_terminal()

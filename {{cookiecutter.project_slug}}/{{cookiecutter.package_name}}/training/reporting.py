@@ -5,7 +5,6 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ def main_metrics(metrics: Mapping[str, Any]) -> str:
 
 
 class Progress(Callback):
-    """One plain line per epoch, with the newest metrics: to the log file always, to the output where there is no terminal."""
+    """One plain line per epoch with the newest metrics: to the log file, and to the output if it is no terminal."""
 
     def __init__(self) -> None:
         self.file_only = sys.stderr.isatty()  # where Lightning shows its progress bar
@@ -60,7 +59,8 @@ class Progress(Callback):
     @rank_zero_only
     def say(self, trainer: Trainer) -> None:
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {main_metrics(trainer.callback_metrics)}"
+        metrics = main_metrics(trainer.callback_metrics)
+        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {metrics}"
         logger.info(line, extra=dict(file_only=self.file_only))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,13 +68,15 @@ class Progress(Callback):
 
 
 class Resources(Callback):
-    """Logs, per epoch: seconds, training samples per second on all ranks, and the peak memory of the process and GPU in GiB."""
+    """Logs, per epoch: seconds, training samples per second on all ranks, peak memory of the process and the GPU in GiB."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start, self.batches = time.monotonic(), 0
         self.samples = 0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.samples += batch_size(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,7 +85,8 @@ class Resources(Callback):
             "epoch": trainer.current_epoch,
             "time/epoch_s": seconds,
             "time/samples_per_s": self.samples * trainer.world_size / seconds,
-            "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
+            "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            / (2**30 if sys.platform == "darwin" else 2**20),
         }
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30

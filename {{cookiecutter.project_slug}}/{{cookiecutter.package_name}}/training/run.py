@@ -23,11 +23,11 @@ from .checkpoint_files import CheckpointError, Found, atomic_write, find
 from .checkpoints import AtomicCheckpointIO, Checkpoints
 from .cli import CLI
 from .length import set_length
+from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
-from .logs import quiet_lightning, start_file
 from .reporting import Progress, Resources, say, summary
 from .resume import ExactResume
-from .trackers import place_loggers
+from .trackers import finish_trackers, place_loggers
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ def fit(cli: CLI, wanted: Request) -> int:
     if config.resume == "never" and leader:
         folder.move_aside()
     elif folder.status().get("state") == "done" and config.resume in ("auto", "must"):
-        print("This run is done already; other settings or another --trial make a new one, --resume never starts it over.")
+        print(
+            "This run is done already; other settings or another --trial make a new one, --resume never starts it over."
+        )
         print(summary(wanted))
         return 0
     found = find(folder.path / "checkpoints", config.resume)
@@ -72,24 +74,29 @@ def fit(cli: CLI, wanted: Request) -> int:
     if leader:
         folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
         write_settings(cli, wanted)
-    log = start_file(folder.path, rank_zero_only.rank)
-    for line in wanted.overrides:
-        say(line)
-    say(f"run folder: {folder.path}")
-    tell_resume(found, attempt)
-    if config.init_from and not found:
-        load_weights(cli.model, config.init_from, strict=config.init_strict)
+    with log_file(folder.path, rank_zero_only.rank):
+        for line in (*wanted.overrides, f"run folder: {folder.path}", *how_it_starts(found, attempt)):
+            say(line)
+        code = train(cli, wanted, found)
+        finish_trackers(cli.trainer.loggers, code)
+    return code
+
+
+def train(cli: CLI, wanted: Request, found: Found | None) -> int:
+    """Run the Trainer and note how it ended; returns the exit code."""
+    config, trainer, folder = cli.config.fit, cli.trainer, wanted.folder
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=found and found.path, weights_only=True)
+        if config.init_from and not found:
+            load_weights(cli.model, config.init_from, strict=config.init_strict)
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=found and found.path, weights_only=True)
     except signals.Stopped as stopped:
         say(f"stopped: {stopped.reason}; the same command goes on from the checkpoint")
-        return folder.end(stopped.reason) if leader else 0
-    except (Exception, KeyboardInterrupt) as error:
+        return folder.end(stopped.reason) if rank_zero_only.rank == 0 else EXIT_CODES[stopped.reason]
+    except Exception as error:
         return failed(wanted, error)
-    if leader:
-        code = folder.end("done", step=cli.trainer.global_step, epoch=cli.trainer.current_epoch, metrics=last_metrics(cli.trainer))
-        print(summary(wanted, cli.trainer.loggers))
-        return code
+    if rank_zero_only.rank == 0:
+        folder.end("done", step=trainer.global_step, epoch=trainer.current_epoch, metrics=last_metrics(trainer))
+        print(summary(wanted, trainer.loggers))
     return 0
 
 
@@ -139,6 +146,7 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         results = method(cli.model, datamodule=cli.datamodule, ckpt_path=found.path, weights_only=True)
     except signals.Stopped as stopped:
         return EXIT_CODES[stopped.reason]
+    finish_trackers(cli.trainer.loggers, 0)
     if not cli.trainer.is_global_zero:
         return 0
     if command == "predict":
@@ -148,27 +156,27 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         say(f"predictions: {folder / 'predictions.pt'}")
         return 0
     measured = {name: value for loader in results for name, value in loader.items()}
-    record = dict(checkpoint=str(found.path.relative_to(folder)), step=found.step, epoch=found.epoch, time=now(), **measured)
+    record = dict(
+        checkpoint=str(found.path.relative_to(folder)), step=found.step, epoch=found.epoch, time=now(), **measured
+    )
     write_atomically(folder / f"{command}.json", json.dumps(record, indent=2) + "\n")
     say(f"results: {folder / f'{command}.json'}")
     return 0
 
 
-def tell_resume(found: Found | None, attempt: int) -> None:
-    """Say in one line where a run goes on, and in one line each which checkpoints could not be used."""
+def how_it_starts(found: Found | None, attempt: int) -> list[str]:
+    """Which checkpoint the run goes on from, and which could not be used; nothing to say for a new run."""
     if found:
-        for line in found.damaged:
-            say(f"warning: {line}; an earlier one is used")
-        say(f"resuming from {found.path} (step {found.step}, epoch {found.epoch}), attempt {attempt}")
-    elif attempt > 1:
-        say(f"starting from the beginning: there is no checkpoint yet, attempt {attempt}")
+        damaged = [f"warning: {line}; an earlier one is used" for line in found.damaged]
+        return [*damaged, f"resuming from {found.path} (step {found.step}, epoch {found.epoch}), attempt {attempt}"]
+    return [f"starting from the beginning: there is no checkpoint yet, attempt {attempt}"] if attempt > 1 else []
 
 
 def failed(wanted: Request, error: BaseException) -> int:
     """Note a crash in status.json and say it: one line first, then the traceback; returns the exit code."""
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     print(f"error: {reason}", file=sys.stderr)
-    logger.error(reason, exc_info=error)
+    logger.error(reason, exc_info=error, extra=dict(file_only=True))
     traceback.print_exception(error)
     if rank_zero_only.rank != 0:
         return 1
@@ -185,7 +193,7 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
 def write_settings(cli: CLI, wanted: Request) -> None:
     """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
     folder = wanted.folder.path
-    head = f"# {command_line(wanted)}\n# The resolved settings of this run. Use them again: python Train.py test --run {folder}\n"
+    head = f"# Resolved settings of: {command_line(wanted)}\n# To use them: python Train.py test --run {folder}\n"
     write_atomically(folder / "config.yaml", head + yaml.safe_dump(cli.resolved(), sort_keys=False))
     write_atomically(folder / "overlay.yaml", yaml.safe_dump(wanted.changes, sort_keys=False) if wanted.changes else "")
     commit, diff = (git(*command) for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", ".")))

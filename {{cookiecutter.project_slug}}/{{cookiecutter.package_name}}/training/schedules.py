@@ -55,7 +55,9 @@ def configure_optimizers(
     if isinstance(scheduler, WarmupCosine) and not scheduler.total_steps:
         total = module.trainer.estimated_stepping_batches
         if math.isinf(total):
-            raise ValueError("WarmupCosine needs a length: set --trainer.max_epochs, --trainer.max_steps or --max_samples")
+            raise ValueError(
+                "WarmupCosine needs a length: set --trainer.max_epochs, --trainer.max_steps or --max_samples"
+            )
         scheduler.total_steps = int(total)
         for group, base_lr in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = base_lr * scheduler.factor(0)  # the constructor did not know the length yet

@@ -1,4 +1,4 @@
-"""Ends a run that can't come to anything. For a metric that has stopped improving: configs/experiments/early_stopping.yaml."""
+"""Ends a run that can't come to anything. For a metric that no longer improves: configs/experiments/early_stopping.yaml."""
 
 from typing import Any
 
@@ -28,6 +28,6 @@ class StopOnDivergence(Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if loss is not None and not torch.isfinite(loss).all():
             raise Diverged(
-                f"the training loss is {float(loss.mean())} at step {trainer.global_step}: try a lower --model.optimizer.lr, "
-                "a lower --trainer.gradient_clip_val, or a longer --model.lr_scheduler.warmup"
+                f"the training loss is {float(loss.mean())} at step {trainer.global_step}: try a lower "
+                "--model.optimizer.lr or --trainer.gradient_clip_val, or a longer --model.lr_scheduler.warmup"
             )

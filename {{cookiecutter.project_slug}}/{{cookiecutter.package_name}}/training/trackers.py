@@ -3,11 +3,12 @@ MLflow and Comet are overlays in configs/trackers/.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from ..runs.request import Request
 
@@ -60,6 +61,13 @@ class WandB(WandbLogger):
         return run.url
 
 
+def finish_trackers(loggers: Sequence[Logger], code: int) -> None:
+    """Let W&B upload what is left and mark its run finished, or crashed if the exit code is not 0."""
+    for logger in loggers:
+        if isinstance(logger, WandB):
+            logger.experiment.finish(exit_code=code)
+
+
 def has_key() -> bool:
     """Whether there is an API key where W&B looks for one, without asking anybody or calling its server."""
     import wandb
@@ -92,9 +100,15 @@ def place_loggers(loggers: Any, request: Request, attempt: int) -> list[Any]:
                 id=f"{request.group}-{request.identity}",
                 name=request.folder.path.name,
                 group=request.group,
-                tags=[f"{key}={value}"[:64] for key, value in request.changes.items() if not isinstance(value, list | dict)],
+                tags=[
+                    f"{key}={value}"[:64]
+                    for key, value in request.changes.items()
+                    if not isinstance(value, list | dict)
+                ],
                 # Offline runs continue only under "must"; a first attempt has nothing that must be there.
-                resume="must" if attempt > 1 and not os.environ.get("WANDB_MODE") == "online" and not has_key() else "allow",
+                resume="must"
+                if attempt > 1 and not os.environ.get("WANDB_MODE") == "online" and not has_key()
+                else "allow",
             )
             for key, value in defaults.items():
                 if settings.get(key) is None:
