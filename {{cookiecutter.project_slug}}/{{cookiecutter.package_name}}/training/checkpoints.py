@@ -141,10 +141,11 @@ class Checkpoints(Callback):
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(best_value=self.best_value)
+        return dict(best_value=self.best_value, best_due=self._best_due)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_value = state_dict["best_value"]
+        # Due again if a kill may have come between writing the file and naming it best.ckpt.
+        self.best_value, self._best_due = state_dict["best_value"], state_dict["best_due"]
 
     # When to save, and when to stop
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Metadata,
     _ResultCollection,
@@ -15,6 +16,8 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
 )
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_warn
 from torchmetrics import Metric, MetricCollection
+
+from .metrics_file import MetricsFile
 
 CONNECTOR_METRICS = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
 META_FIELDS = (
@@ -80,6 +83,17 @@ def gather(state: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]] | No
     return states
 
 
+def share_buffers(trainer: Trainer, model: LightningModule) -> None:
+    """Give all ranks the buffers of rank 0, as DDP does before each training step: batch norm statistics differ by rank.
+
+    Otherwise each rank would validate a model of its own, and a checkpoint has only that of rank 0.
+    """
+    averages = [one._average_model for one in trainer.callbacks if isinstance(one, WeightAveraging)]
+    for module in (model, *averages) if trainer.world_size > 1 else ():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 def gradients(model: LightningModule) -> dict[str, torch.Tensor]:
     """Name → gradient of the parameters that have one."""
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -109,12 +123,16 @@ def average_state(average: _ResultMetric) -> dict[str, Any]:
 
 
 def validation_state(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
-    """What a validation changes: the states of metric objects, and how many of its batches have been seen."""
+    """What a validation changes: states of metric objects, how many of its batches have been seen, rows logged."""
     for module in model.modules():
         if isinstance(module, MetricCollection):
             module.values()  # gives all its metrics the states that some of them share
     metrics = {name: metric_state(module) for name, module in model.named_modules() if isinstance(module, Metric)}
-    return dict(metrics=metrics, seen=dict(trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader))
+    return dict(
+        metrics=metrics,
+        seen=dict(trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader),
+        rows=max((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)), default=0),
+    )
 
 
 def metric_state(metric: Metric) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class ExactResume(Callback):
         seek(trainer.val_dataloaders, 0)  # the same draws in every validation: two of them differ by the weights alone
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._put_back(trainer, pl_module)
+            progress.share_buffers(trainer, pl_module)
             self._before_validation = progress.validation_state(trainer, pl_module)
 
     def on_validation_batch_start(
@@ -121,7 +122,6 @@ class ExactResume(Callback):
         checkpoint[KEY] = dict(
             cut=cut,
             step=trainer.global_step,
-            rows=[logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)],
             should_stop=trainer.should_stop,
             made_with=progress.circumstances(trainer),
             ranks=progress.gather(mine, trainer),
@@ -142,9 +142,10 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell Lightning's loops, and metrics.csv, to go on as if nothing had happened."""
-        files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
-        for file, rows in zip(files, self._loaded["rows"] if self._loaded else [0] * len(files), strict=False):
-            file.rewind(rows)  # without a checkpoint, the rows are those of an attempt that was killed before its first
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                # Without a checkpoint, rows that are there are of an attempt that was killed before its first one.
+                logger.rewind(self._loaded["ranks"][0]["rows"] if self._loaded else 0)
         if self._loaded is None:
             return
         progress.warn_of_differences(self._loaded["made_with"], trainer)

@@ -1,0 +1,150 @@
+"""Kill chains: a run is killed again and again, at moments drawn from a seed, and compared with one that never was."""
+
+import csv
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
+EXIT_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR1: 76, signal.SIGINT: 130}
+
+
+class Server:
+    """A process that has imported torch, from which attempts are forked: an attempt costs 0.5 s instead of 8."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "victim.py", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def attempt(
+        self, folder: Path, setup: Any, kill: Any = None, victim: int = 0, count: bool = False, grace: float = 2.0
+    ) -> list[int]:
+        """One attempt at the run in this folder; returns the exit code of each rank (−signal if killed by one)."""
+        request = dict(
+            folder=str(folder),
+            setup=asdict(setup),
+            kill=kill,
+            victim=victim,
+            count=count,
+            port=free_port(),
+            grace=grace,
+        )
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Chain:
+    """What a chain did."""
+
+    kills: list[tuple[str, str, int]] = field(default_factory=list)  # signal, phase, number of calls before it
+    attempts: int = 0
+    differences: list[str] = field(default_factory=list)
+    seconds: float = 0.0  # all attempts
+    reference_seconds: float = 0.0  # the run that was never killed
+
+
+def run_chain(
+    server: Server, setup: Any, folder: Path, seed: int, kills: int, phases: tuple[str, ...] = ("run",)
+) -> Chain:
+    """Run once without a kill, then again with `kills` kills, and compare.
+
+    Args:
+        server: forks the attempts.
+        setup: how to train, victim.Setup.
+        folder: empty; gets `whole` and `killed`.
+        seed: draws signals, moments and ranks, so that a chain can be repeated.
+        kills: number of kills; fewer if the run ends before.
+        phases: where kills fall: run (anywhere), validation, save.
+    """
+    draw, chain = random.Random(f"{seed} {setup}"), Chain()
+    whole, killed = folder / "whole", folder / "killed"
+    whole.mkdir(parents=True)
+    killed.mkdir()
+    started = time.monotonic()
+    codes = server.attempt(whole, setup)
+    chain.reference_seconds = time.monotonic() - started
+    assert set(codes) == {0}, f"the run that is not killed failed: {whole}.log"
+    counted = folder / "counted"
+    counted.mkdir()
+    assert set(server.attempt(counted, setup, count=True)) == {0}
+    calls = json.loads((counted / "calls.json").read_text())
+    started = time.monotonic()
+    while True:
+        chain.attempts += 1
+        kill, victim = None, 0
+        if len(chain.kills) < kills:
+            phase = draw.choice([phase for phase in phases if calls[phase]])
+            number = draw.choice(SIGNALS)
+            moment = draw.randrange(1, max(2, int(1.5 * calls[phase] / kills)))
+            kill, victim = (int(number), moment, phase), draw.randrange(setup.ranks)
+        codes = server.attempt(killed, setup, kill, victim)
+        if set(codes) == {0}:
+            break
+        assert kill is not None, f"an attempt that was not killed ended with {codes}: {killed}.log"
+        if not setup.stock:
+            assert codes[victim] == EXIT_CODES[number], f"{number!r} at call {moment} of {phase}: {codes}: {killed}.log"
+        chain.kills.append((number.name, phase, moment))
+    chain.seconds = time.monotonic() - started
+    chain.differences = list(differences(whole, killed))
+    return chain
+
+
+def differences(whole: Path, killed: Path) -> Iterator[str]:
+    """Where two runs differ, to the bit: checkpoints with all they hold, and every row of metrics.csv."""
+    import torch
+
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = whole / "checkpoints" / name, killed / "checkpoints" / name
+        if one.exists() != other.exists():
+            yield f"{name} is missing"
+        elif one.exists():
+            saved = (torch.load(file, map_location="cpu", weights_only=False) for file in (one, other))
+            yield from unequal(*saved, name)
+    tables = [list(csv.reader((folder / "metrics.csv").open())) for folder in (whole, killed)]
+    if tables[0] != tables[1]:
+        rows = sum(one != other for one, other in zip(*tables, strict=False))
+        yield f"metrics.csv: {rows} rows differ, {len(tables[0])} and {len(tables[1])} rows"
+
+
+def unequal(one: Any, other: Any, where: str) -> Iterator[str]:
+    """Paths of all parts of two nested structures that are not equal to the bit."""
+    import torch
+
+    if type(one) is not type(other):
+        yield f"{where}: {type(one).__name__} and {type(other).__name__}"
+    elif isinstance(one, dict):
+        for key in sorted(set(one) | set(other), key=str):
+            if key in one and key in other:
+                yield from unequal(one[key], other[key], f"{where}/{key}")
+            else:
+                yield f"{where}/{key} is only in one"
+    elif isinstance(one, list | tuple) and len(one) == len(other):
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            yield from unequal(*pair, f"{where}/{number}")
+    elif isinstance(one, torch.Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype or one.numpy().tobytes() != other.numpy().tobytes():
+            yield where
+    elif one != other and not (one != one and other != other):
+        yield f"{where}: {one!r} and {other!r}"

@@ -1,0 +1,371 @@
+"""The run that is killed: everything that makes resuming hard, on data and a network that take milliseconds.
+
+    python victim.py FOLDER '{"workers": 2, "ema": "both"}'                    one attempt in a fresh process
+    python victim.py --serve                                                   attempts forked from this process, see Server
+
+Python, NumPy and torch augmentation, generators of the dataset's own, batch norm, dropout, clipping, accumulation, weight
+averaging, several schedulers, validations within an epoch, metrics of every kind. `stock` leaves exact resume out and uses
+what Lightning recommends instead, for comparison.
+"""
+
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from package.training import signals
+
+if __name__ == "__main__":
+    signals.install()  # before torch is imported, as a program should
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from package.training.averaging import EMA, SWA
+from package.training.checkpoint_files import find
+from package.training.checkpoints import Checkpoints
+from package.training.metrics_file import MetricsFile
+from package.training.resume import ExactResume
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+assert lightning.__version__ < "2.7"
+SAMPLES, CLASSES, BATCH = 44, 3, 4
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A way to train; the defaults are plain training."""
+
+    stock: bool = False  # Lightning alone
+    ranks: int = 1
+    workers: int = 0
+    persistent: bool = False
+    accumulate: int = 1
+    averaging: str = "none"  # none, averaged, both (EMA), swa
+    clip: float | None = None
+    validations: float = 1.0  # per epoch, as val_check_interval
+    schedulers: str = "none"  # none, step, epoch, plateau
+    epochs: int = 4
+    max_steps: int = -1
+    limit: int | None = None  # batches per epoch
+    sampler: str = "shuffle"  # shuffle, weighted, batches, two (a dict of loaders)
+    early_stopping: bool = False
+    manual: bool = False  # manual optimization
+    sanity: int = 0
+    save_every: int = 7
+
+
+class Images(Dataset):
+    """Random 3×6×6 images; augmented with generators of all kinds."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(SAMPLES, 3, 6, 6, generator=generator)
+        self.targets = torch.randint(CLASSES, (SAMPLES,), generator=generator)
+        self.own = np.random.default_rng()  # unseeded
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = self.images[index]
+        if random.random() < 0.5:
+            image = image.flip(-1)
+        image = image * float(np.random.uniform(0.9, 1.1)) + float(self.own.normal(0, 0.05))
+        return image + 0.05 * torch.randn_like(image), self.targets[index]
+
+
+class Data(LightningDataModule):
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.settings = setup
+
+    def loader(self, **arguments: Any) -> DataLoader:
+        workers = dict(num_workers=self.settings.workers, persistent_workers=self.settings.persistent)
+        return DataLoader(Images(), **arguments, **workers)
+
+    def train_dataloader(self) -> Any:
+        if self.settings.sampler == "weighted":
+            return self.loader(batch_size=BATCH, sampler=WeightedRandomSampler([1.0] * 22 + [2.0] * 22, SAMPLES))
+        if self.settings.sampler == "batches":
+            return self.loader(batch_sampler=PairedBatches(RandomSampler(range(SAMPLES)), BATCH, drop_last=True))
+        if self.settings.sampler == "two":
+            return {"one": self.loader(batch_size=BATCH, shuffle=True), "two": self.loader(batch_size=7, shuffle=True)}
+        return self.loader(batch_size=BATCH, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader(batch_size=BATCH)
+
+
+class PairedBatches(BatchSampler):
+    """A batch sampler of the user's own: batches come in pairs that share their samples."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            yield batch
+            yield random.sample(batch, len(batch))
+
+    def __len__(self) -> int:
+        return 2 * super().__len__()
+
+
+class Net(LightningModule):
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.settings = setup
+        self.automatic_optimization = not setup.manual
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(128, CLASSES)
+        )
+        metrics = dict(acc=MulticlassAccuracy(CLASSES), f1=MulticlassF1Score(CLASSES))
+        self.train_metrics = MetricCollection(dict(metrics), prefix="train/")
+        self.val_metrics = MetricCollection(dict(metrics), prefix="val/").clone()
+        self.train_mean = MeanMetric()
+        self.scale = 1.0
+
+    def on_train_epoch_start(self) -> None:
+        self.scale = 1 + 0.1 * self.current_epoch + random.random()  # what users do: settings that depend on the epoch
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if isinstance(batch, dict):
+            batch = [torch.cat(parts) for parts in zip(batch["one"], batch["two"], strict=True)]
+        images, targets = batch
+        logits = self.net(images)
+        loss = nn.functional.cross_entropy(logits, targets) * self.scale
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        self.log("train/python", float(loss) + random.random(), on_step=False, on_epoch=True)
+        self.log("train/largest", loss, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
+        if batch_idx % 5 == 0:
+            self.log("train/rare", loss, on_step=True, on_epoch=True)
+        self.train_metrics.update(logits, targets)
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        self.train_mean.update(loss)
+        if self.settings.manual:
+            optimizer = self.optimizers()
+            self.manual_backward(loss)
+            if batch_idx % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/mean", self.train_mean.compute())
+        self.train_mean.reset()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        images, targets = batch
+        logits = self.net(images + 0.01 * torch.randn_like(images))
+        loss = nn.functional.cross_entropy(logits, targets)
+        self.log("val/loss", loss, sync_dist=True)
+        self.log("val/step", loss, on_step=True, on_epoch=False)
+        self.val_metrics.update(logits, targets)
+        self.log_dict(self.val_metrics)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), 0.01)
+        schedulers = torch.optim.lr_scheduler
+        scheduler = dict(
+            none=lambda: None,
+            # OneCycleLR asks how long the run is: #20550
+            step=lambda: dict(
+                scheduler=schedulers.OneCycleLR(optimizer, 0.02, int(self.trainer.estimated_stepping_batches)),
+                interval="step",
+            ),
+            epoch=lambda: dict(scheduler=schedulers.StepLR(optimizer, 1, 0.7)),
+            plateau=lambda: dict(
+                scheduler=schedulers.ReduceLROnPlateau(optimizer, patience=0, threshold=0.2), monitor="val/loss"
+            ),
+        )[self.settings.schedulers]()
+        return optimizer if scheduler is None else dict(optimizer=optimizer, lr_scheduler=scheduler)
+
+
+class Killer(Callback):
+    """Sends this process a signal at the n-th Python or C call of a phase: any moment, and the same one each time.
+
+    Phases: `run` (all of it), `validation`, `save`.
+    """
+
+    def __init__(self, number: int, calls: int, phase: str) -> None:
+        self.number, self.left, self.phase = number, calls, phase
+        self.seen = dict.fromkeys(("run", "validation", "save"), 0)
+        self.now = {"run"}
+
+    def start(self) -> None:
+        save = Checkpoints.save
+        killer = self
+
+        def watched(self: Checkpoints, trainer: Trainer) -> None:
+            killer.now.add("save")
+            save(self, trainer)
+            killer.now.discard("save")
+
+        Checkpoints.save = watched
+        sys.setprofile(self.count)
+
+    def count(self, frame: Any, event: str, argument: Any) -> None:
+        for phase in self.now:
+            self.seen[phase] += 1
+        if self.phase in self.now:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.now.add("validation")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.now.discard("validation")
+
+
+def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
+    callbacks: list[Callback] = []
+    if setup.stock:
+        averaging = dict(averaged=EMAWeightAveraging, both=EMAWeightAveraging)
+        if setup.averaging in averaging:
+            callbacks.append(averaging[setup.averaging](decay=0.9))
+        callbacks.append(
+            ModelCheckpoint(folder / "checkpoints", save_last=True, every_n_train_steps=setup.save_every, save_top_k=1)
+        )
+        logger = CSVLogger(folder, "", "")
+    else:
+        averaging = dict(
+            averaged=lambda: EMA(0.9), both=lambda: EMA(0.9, evaluate="both"), swa=lambda: SWA(1, evaluate="both")
+        )
+        if setup.averaging in averaging:
+            callbacks.append(averaging[setup.averaging]())
+        callbacks += [ExactResume(seed=3), Checkpoints(every_n_steps=setup.save_every, every_n_minutes=None)]
+        logger = MetricsFile(folder)
+    if setup.early_stopping:
+        callbacks.append(EarlyStopping("val/loss", patience=2))
+    if killer is not None:
+        callbacks.append(killer)
+    return Trainer(
+        accelerator="cpu",
+        strategy="ddp" if setup.ranks > 1 else "auto",
+        devices=setup.ranks,
+        max_epochs=setup.epochs if setup.max_steps < 0 else -1,
+        max_steps=setup.max_steps,
+        accumulate_grad_batches=setup.accumulate,
+        gradient_clip_val=None if setup.manual else setup.clip,
+        val_check_interval=setup.validations,
+        limit_train_batches=setup.limit,
+        num_sanity_val_steps=setup.sanity,
+        log_every_n_steps=3,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=folder,
+        enable_checkpointing=setup.stock,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def attempt(folder: Path, setup: Setup, kill: tuple[int, int, str] | None = None, count: bool = False) -> int:
+    """Run, or go on with, the training in this folder; returns the exit code of a program that uses these rooms."""
+    if setup.stock:
+        seed_everything(1, workers=True, verbose=False)
+        last = folder / "checkpoints" / "last.ckpt"
+        resume = dict(ckpt_path=last if last.exists() else None)
+    else:
+        found = find(folder / "checkpoints")
+        resume = dict(ckpt_path=found and found.path, weights_only=True)
+    torch.manual_seed(1)
+    model = Net(setup)
+    killer = Killer(*kill) if kill else Killer(0, -1, "run") if count else None
+    fit = trainer(setup, folder, killer)
+    if killer:
+        killer.start()
+    try:
+        fit.fit(model, datamodule=Data(setup), **resume)
+    except signals.Stopped as stopped:
+        return dict(preempted=75, interrupted=130).get(stopped.reason, 76)
+    finally:
+        sys.setprofile(None)
+    if count and fit.is_global_zero:
+        (folder / "calls.json").write_text(json.dumps(killer.seen))
+    return 0
+
+
+def quiet() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def child(folder: str, setup: dict[str, Any], kill: Any, count: bool, rank: int, port: int) -> None:
+    """One forked process: an attempt, or one rank of it; never returns."""
+    signals.install()
+    if setup.get("ranks", 1) > 1:
+        os.environ |= dict(LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    errors = os.open(Path(folder).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    code = 1
+    try:
+        code = attempt(Path(folder), Setup(**setup), kill and tuple(kill), count)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def serve() -> None:
+    """Fork attempts from this process, where torch is imported already: request and answer are lines of JSON.
+
+    A request: folder, setup, kill = [signal, calls, phase] or null, victim = the rank that is killed, count, grace (seconds
+    after which ranks that remain are killed, as a batch system does). The answer: exit codes of all ranks, −signal if killed.
+    """
+    signals.uninstall()
+    quiet()
+    for line in sys.stdin:
+        request = json.loads(line)
+        ranks = request["setup"].get("ranks", 1)
+        children = []
+        for rank in range(ranks):
+            kill = request["kill"] if rank == request["victim"] else None
+            if (pid := os.fork()) == 0:
+                child(request["folder"], request["setup"], kill, request["count"], rank, request["port"])
+            children.append(pid)
+        codes: dict[int, int] = {}
+        deadline = None
+        while len(codes) < ranks:
+            for pid in children:
+                if pid not in codes and (done := os.waitpid(pid, os.WNOHANG))[0]:
+                    codes[pid] = os.waitstatus_to_exitcode(done[1])
+                    if codes[pid] != 0 and deadline is None:
+                        deadline = time.monotonic() + request["grace"]
+            if deadline is not None and time.monotonic() > deadline:
+                for pid in set(children) - set(codes):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        print(json.dumps([codes[pid] for pid in children]), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        quiet()
+        settings = json.loads(sys.argv[2])
+        sys.exit(attempt(Path(sys.argv[1]), Setup(**settings)))
+
+__all__ = ["Setup", "asdict", "attempt"]
