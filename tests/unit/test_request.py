@@ -149,9 +149,7 @@ def test_settings_files_are_found_from_anywhere_and_near_ones_are_named(root, mo
     monkeypatch.chdir(root / "configs")
     for name in ("trainer/short.yaml", "configs/trainer/short.yaml", str(root / "configs/trainer/short.yaml")):
         assert os.path.samefile(find(name, root), root / "configs/trainer/short.yaml")
-    with pytest.raises(
-        SettingsError, match=r"no such settings file: trainer/shrt.yaml \(did you mean configs/"
-    ):
+    with pytest.raises(SettingsError, match=r"no such settings file: trainer/shrt.yaml \(did you mean configs/"):
         find("trainer/shrt.yaml", root)
 
 

@@ -65,9 +65,17 @@ def short_name(changes: Mapping[str, Any], length: int = 48) -> str:
     for key, value in sorted(changes.items()):  # in any order they make the same run, so the same folder
         leaf = key.rsplit(".", 1)[-1]
         label = leaf if leaves.count(leaf) == 1 else ".".join(key.split(".")[-2:])
-        if isinstance(value, str) and re.fullmatch(r"[\w.]+\.[A-Z]\w*", value):
-            value = value.rsplit(".", 1)[-1]
-        text = json.dumps(canonical(value), default=str) if isinstance(value, list | Mapping) else str(canonical(value))
-        parts.append(f"{label}={text}")
+        parts.append(f"{label}={short_value(value)}")
     safe = re.sub(r"[^\w=.,+-]+", "_", ",".join(parts), flags=re.ASCII).strip("._-,")
     return safe[:length].rstrip("._-,=") or "base"
+
+
+def short_value(value: Any) -> str:
+    """A value as part of a name: a class without its module, a list of classes as their names joined by +."""
+    if isinstance(value, Mapping) and "class_path" in value:
+        return short_value(value["class_path"])
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "class_path" in item for item in value):
+        return "+".join(short_value(item) for item in value)
+    if isinstance(value, str) and re.fullmatch(r"[\w.]+\.[A-Z]\w*", value):
+        return value.rsplit(".", 1)[-1]
+    return json.dumps(canonical(value), default=str) if isinstance(value, list | Mapping) else str(canonical(value))

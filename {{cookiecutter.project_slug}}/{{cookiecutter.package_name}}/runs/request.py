@@ -10,6 +10,7 @@ from .identity import identity, short_name
 from .settings import Flat, Settings, SettingsError, did_you_mean, parse_arguments, read, same_class
 
 COMMAND_LINE = "the command line"
+BASE = "configs/base.yaml"
 
 # What an experiment may be called: it is a folder, a W&B group and a part of W&B run ids, which end at 128 characters.
 NAME = re.compile(r"[A-Za-z0-9_][\w.=+-]{0,99}", re.ASCII)
@@ -57,7 +58,7 @@ def request(command: str, arguments: Sequence[str], root: Path) -> Request:
     configs, rest = take_options(arguments, "--config", "-c")
     runs, rest = take_options(rest, "--run")
     run = RunFolder(runs[-1]) if runs else None
-    base = run.path / "config.yaml" if run else root / "configs" / "base.yaml"
+    base = run.path / "config.yaml" if run else root / BASE
     if run and not base.is_file():
         raise SettingsError(f"--run {run.path} is not a run's folder: it has no config.yaml")
 

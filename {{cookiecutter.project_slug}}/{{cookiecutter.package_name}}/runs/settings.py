@@ -163,7 +163,7 @@ def same_class(a: Any, b: Any) -> bool:
     return a == b or a.endswith(f".{b}") or b.endswith(f".{a}")
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """' (did you mean A or B?)' for the nearest choices, or '' if none is near."""
-    near = difflib.get_close_matches(word, list(choices), n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+def did_you_mean(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """' (did you mean A or B?)' for the nearest choices, each after the prefix, or '' if none is near."""
+    near = difflib.get_close_matches(word, sorted(choices), n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(f'{prefix}{choice}' for choice in near)}?)" if near else ""

@@ -65,30 +65,24 @@ def check_keys(settings: Settings, known: set[str]) -> None:
     Raises:
         SettingsError: a key is not known.
     """
-    for key in settings.flat.keys() - settings.inherited:
-        owner, choices = known_keys(key, settings, known)
-        if choices is not None and key not in choices:
+    for key in [key for key in settings.flat if key not in settings.inherited]:
+        parent = key.rpartition(".")[0]
+        while parent and parent not in settings.flat:
+            parent = parent.rpartition(".")[0]
+        if not parent:
+            owner, word, names = "Train.py", key, known
+        elif isinstance(owner := settings.flat[parent], str):
+            word, _, below = key.removeprefix(f"{parent}.").partition(".")
+            names = class_settings(import_class(owner))
+            if word in SPECIAL or below and word in names:
+                continue  # a setting of a setting, whose class is the default: the parser checks it
+        else:
+            continue  # a mapping or a list: the parser checks it
+        if word not in names:
             where = settings.source[key]
             written = f"--{key}" if where == COMMAND_LINE else f"`{key}` in {where}"
-            raise SettingsError(f"unknown setting {written}: {owner} has no such setting{did_you_mean(key, choices)}")
-
-
-def known_keys(key: str, settings: Settings, known: set[str]) -> tuple[str, set[str] | None]:
-    """Who reads a key, and the keys it knows at that place; None if that can't be told."""
-    parent = key.rpartition(".")[0]
-    while parent and parent not in settings.flat:
-        parent = parent.rpartition(".")[0]
-    if not parent:
-        return "Train.py", known
-    name = settings.flat[parent]
-    below = key[len(parent) + 1 :].split(".")
-    if not isinstance(name, str) or below[0] in SPECIAL:
-        return str(name), None  # a mapping: the parser checks it
-    thing = import_class(name)
-    names = class_settings(thing)
-    if len(below) > 1 and below[0] in names:
-        return name, None  # a setting of a setting, whose class is the default: the parser checks it
-    return name, {f"{parent}.{n}" for n in names}
+            near = did_you_mean(word, names, prefix=f"{parent}." if parent else "")
+            raise SettingsError(f"unknown setting {written}: {owner} has no such setting{near}")
 
 
 def one_line(message: str) -> str:
@@ -110,8 +104,8 @@ def one_line(message: str) -> str:
         return f"{key}: expected {' or '.join(expected)}, got {value}{did_you_mean(value, choices)}"
     if required := re.search(r"arguments are required: ([\w, ]+)", message):
         return f"{key}: set {', '.join(f'--{key}.{name}' for name in required[1].split(', '))}, there is no default"
-    if wrong := re.search(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", message):
-        return f"{key}: {wrong[1]} is no {wrong[2]}"
+    if wrong := re.search(r"Import path(?: [\w.]+)? does not correspond to a subclass of (\w+)", message):
+        return f"{key}: {given and next(filter(None, given.groups()))} is no {wrong[1]}"
     if wrong := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
         return f"{key}: {wrong[1]} is no {wrong[2]}"
     if missing := re.search(r"Expected a path but ([\w.]+) either", message):

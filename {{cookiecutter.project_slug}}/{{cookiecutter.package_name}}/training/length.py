@@ -6,20 +6,16 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 
-from ..runs.settings import Settings, SettingsError
+from ..runs.request import BASE, Request
+from ..runs.settings import SettingsError
 
 
-def replace_default_length(settings: Settings, files: Settings, base: str) -> None:
-    """Let a length in steps or samples replace the default length in epochs, instead of the shorter one winning.
-
-    Args:
-        settings: everything that was asked for.
-        files: what the parser gets from files; changed here.
-        base: name of the base file, whose trainer.max_epochs is the default.
-    """
-    asked = any(settings.flat.get(key) not in (None, -1) for key in ("trainer.max_steps", "max_samples"))
-    if asked and settings.source.get("trainer.max_epochs") == base:
-        files.add({"trainer.max_epochs": -1}, "the length asked for")
+def replace_default_length(wanted: Request) -> None:
+    """Let a length in steps or samples replace the default length in epochs, instead of the shorter of both winning."""
+    flat, source = wanted.settings.flat, wanted.settings.source
+    asked = any(flat.get(key) not in (None, -1) for key in ("trainer.max_steps", "max_samples"))
+    if asked and source.get("trainer.max_epochs") == BASE:
+        wanted.files.add({"trainer.max_epochs": -1}, "the length asked for")
 
 
 def set_length(config: Namespace, trainer: Trainer, data: LightningDataModule) -> None:
@@ -48,10 +44,10 @@ def set_length(config: Namespace, trainer: Trainer, data: LightningDataModule) -
         at_once = batch_size * trainer.world_size
         accumulation, rest = divmod(config.total_batch_size, at_once)
         if rest or not accumulation:
+            near = " or ".join(str(times * at_once) for times in (accumulation, accumulation + 1) if times)
             raise SettingsError(
-                f"total_batch_size {config.total_batch_size} is not a multiple of {at_once}: data.batch_size "
-                f"{batch_size} × {trainer.world_size} devices; nearest: {max(1, accumulation) * at_once} or "
-                f"{(accumulation + 1) * at_once}"
+                f"total_batch_size {config.total_batch_size} is not a multiple of {at_once}: "
+                f"data.batch_size {batch_size} × {trainer.world_size} devices; nearest: {near}"
             )
         trainer.accumulate_grad_batches = accumulation
     accumulation = trainer.accumulate_grad_batches
