@@ -12,6 +12,7 @@ from ..runs.request import Request
 from ..runs.settings import Settings, SettingsError, unflatten
 from .checkpoints import Checkpoints
 from .errors import check_keys, class_settings, import_class, one_line
+from .length import replace_default_length
 
 # What networks call a fact about the data → the DataModule's attribute that has it (channels: of its input_shape).
 DATA_FACTS = dict(
@@ -77,7 +78,7 @@ class CLI(LightningCLI):
             help="Samples per optimizer step over all devices; sets the accumulation.",
         )
         parser.add_argument("--max_samples", type=int | None, help="Length of the run in training samples.")
-        parser.add_argument("--val_every_steps", type=int | None, help="Validate every so many optimizer steps.")
+        parser.add_argument("--val_every_steps", type=int | None, help="Validate every so many optimizer steps, counted as accumulation × batches.")
         parser.add_argument("--val_every_samples", type=int | None, help="Validate every so many training samples.")
 
     @staticmethod
@@ -99,6 +100,7 @@ class CLI(LightningCLI):
         drop_inherited(files)
         drop_inherited(self.wanted.settings)
         fill_from_data(self.wanted)
+        replace_default_length(self.wanted)
         arguments = [command, "--config", json.dumps(unflatten(files.flat), default=str), *self.wanted.arguments]
         self.config = parser.parse_args(arguments)
 
