@@ -1,11 +1,11 @@
 """The run that is killed: everything that makes resuming hard, on data and a network that take milliseconds.
 
-    python victim.py FOLDER '{"workers": 2, "ema": "both"}'                    one attempt in a fresh process
-    python victim.py --serve                                                   attempts forked from this process, see Server
+    python victim.py FOLDER '{"workers": 2, "averaging": "both"}'   one attempt in a process of its own
+    python victim.py --serve                                        attempts forked from this process, see `serve`
 
-Python, NumPy and torch augmentation, generators of the dataset's own, batch norm, dropout, clipping, accumulation, weight
-averaging, several schedulers, validations within an epoch, metrics of every kind. `stock` leaves exact resume out and uses
-what Lightning recommends instead, for comparison.
+Augmentation with Python's, NumPy's and torch's generators and one of the dataset's own, batch norm, dropout, clipping,
+accumulation, weight averaging, schedulers of all kinds, validations within an epoch, metrics of every kind. With `stock`,
+exact resume is left out and what Lightning offers is used instead.
 """
 
 import json
@@ -17,16 +17,15 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from package.training import signals
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] != "--serve":
     signals.install()  # before torch is imported, as a program should
 
-import lightning
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
@@ -42,7 +41,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, W
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-assert lightning.__version__ < "2.7"
 SAMPLES, CLASSES, BATCH = 44, 3, 4
 
 
@@ -214,6 +212,7 @@ class Killer(Callback):
             killer.now.discard("save")
 
         Checkpoints.save = watched
+        os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # workers count nothing
         sys.setprofile(self.count)
 
     def count(self, frame: Any, event: str, argument: Any) -> None:
@@ -330,10 +329,10 @@ def child(folder: str, setup: dict[str, Any], kill: Any, count: bool, rank: int,
 def serve() -> None:
     """Fork attempts from this process, where torch is imported already: request and answer are lines of JSON.
 
-    A request: folder, setup, kill = [signal, calls, phase] or null, victim = the rank that is killed, count, grace (seconds
-    after which ranks that remain are killed, as a batch system does). The answer: exit codes of all ranks, −signal if killed.
+    A request: folder, setup, kill = [signal, calls, phase] or null, victim = the rank that is killed, count, port, and
+    grace: seconds after which ranks that remain are killed, as a batch system does. The answer: the exit codes of all
+    ranks, −signal for one that a signal has killed.
     """
-    signals.uninstall()
     quiet()
     for line in sys.stdin:
         request = json.loads(line)
@@ -367,5 +366,3 @@ if __name__ == "__main__":
         quiet()
         settings = json.loads(sys.argv[2])
         sys.exit(attempt(Path(sys.argv[1]), Setup(**settings)))
-
-__all__ = ["Setup", "asdict", "attempt"]

@@ -73,7 +73,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class HashedStream:
-    """A file for torch.save that hashes what is written, and keeps an error back until torch is done with it."""
+    """A file for torch.save that hashes what is written, and keeps an error back: torch would hide that the disk is full."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash, self.size = file, hashlib.sha256(), 0
@@ -212,12 +212,12 @@ class Checkpoints(Callback):
             CheckpointError: it can't be written and `full_disk` is `stop`.
         """
         started, step = time.monotonic(), trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.sync()  # the rows that a checkpoint counts must be on disk before it is
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         path, problem = self.folder / f"step-{step:08d}.ckpt", None
         try:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.sync()  # the rows that a checkpoint counts must be on disk before it is
             trainer.strategy.save_checkpoint(checkpoint, path)
             if trainer.is_global_zero:
                 self._name(path, self._entry(trainer, path, started))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from .checkpoint_files import atomic_write
 
@@ -33,8 +33,9 @@ class MetricsFile(Logger):
     def __init__(self, save_dir: str | Path, file_name: str = "metrics.csv") -> None:
         super().__init__()
         self.path = Path(save_dir) / file_name
-        self.rows = 0
+        self.rows = 0  # logged so far
         self._columns = ["step", "epoch"]
+        self._waiting: list[dict[str, Any]] = []  # logged, but not in the file: only when the disk is full
         self._file: Any = None
 
     @property
@@ -46,28 +47,29 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row; on a full disk it waits in memory, and is tried again with the next."""
         self._open()
-        row = {"step": step, **metrics}
-        if new := [name for name in row if name not in self._columns]:
-            rows = self._read()
-            self._columns += new
-            self._rewrite(rows)
-        self._file.write(self._line(row))
-        self._file.flush()
+        self._waiting.append({"step": step, **metrics})
         self.rows += 1
+        try:
+            self._write()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                rank_zero_warn(f"could not write to {self.path}: {error.strerror}; its rows wait in memory")
 
     @rank_zero_only
     def sync(self) -> None:
-        """Wait until all rows are on disk."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        """Wait until all rows are on disk; OSError if it is full."""
+        self._open()
+        self._write()
+        os.fsync(self._file.fileno())
 
     @rank_zero_only
     def rewind(self, rows: int) -> None:
         """Drop all rows but the first `rows`."""
         self._open()
         if self.rows > rows:
-            self._rewrite(self._read()[:rows])
+            self._rewrite(self._read()[:rows], self._columns)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -77,31 +79,45 @@ class MetricsFile(Logger):
             self._file = None
 
     def _open(self) -> None:
-        """Go on with the file if there is one."""
+        """Go on with the file if there is one; a last line that a kill has cut off is dropped."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._rewrite(self._read())
+            rows = self._read()
+            self._rewrite(rows, list(rows[0]) if rows else self._columns)
 
-    def _read(self) -> list[dict[str, str]]:
-        """All rows of the file; without a last line that a kill has cut off. Takes over the file's columns."""
+    def _read(self) -> list[dict[str, Any]]:
+        """All whole rows of the file."""
         if not self.path.exists():
             return []
         text = self.path.read_text(encoding="utf-8")
-        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
-        self._columns = list(reader.fieldnames or self._columns)
-        return list(reader)
+        return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        """Replace the file by these rows, at once, and open it to add to."""
+    def _write(self) -> None:
+        """Bring the rows that wait into the file."""
+        if new := dict.fromkeys(name for row in self._waiting for name in row if name not in self._columns):
+            self._rewrite(self._read() + self._waiting, [*self._columns, *new])
+        elif self._waiting:
+            text, end = lines(self._waiting, self._columns), self._file.tell()
+            try:
+                while text:
+                    text = text[self._file.write(text) :]
+            except OSError:
+                self._file.truncate(end)  # no half line
+                raise
+        self._waiting = []
+
+    def _rewrite(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
+        """Replace the file, at once, by one with these rows and columns, and open it to add to."""
+        with atomic_write(self.path) as file:
+            file.write(lines([dict(zip(columns, columns, strict=True)), *rows], columns))
         if self._file is not None:
             self._file.close()
-        with atomic_write(self.path) as file:
-            lines = [self._line(dict(zip(self._columns, self._columns, strict=True))), *map(self._line, rows)]
-            file.write("".join(lines).encode())
-        self._file = self.path.open("a", encoding="utf-8", newline="")
-        self.rows = len(rows)
+        self._file = self.path.open("ab", buffering=0)
+        self.rows, self._columns = len(rows), columns
 
-    def _line(self, row: dict[str, Any]) -> str:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow([row.get(name, "") for name in self._columns])
-        return line.getvalue()
+
+def lines(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
+    """Rows as lines of CSV; a float is written with all digits it needs."""
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

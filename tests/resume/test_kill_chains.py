@@ -1,0 +1,151 @@
+"""Runs that are killed again and again end equal to the bit: real signals to real processes, at moments drawn from a seed.
+
+A failure prints the setup and the kills; the same seed kills at the same Python call again.
+"""
+
+import csv
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chain import HERE, Server, differences, run_chain
+from package.training.checkpoint_files import step_files
+from victim import Setup
+
+FACTORS = dict(
+    ranks=(1, 2),
+    workers=(0, 2),
+    persistent=(False, True),
+    accumulate=(1, 3),
+    averaging=("none", "averaged", "both", "swa"),
+    clip=(None, 0.5),
+    validations=(1.0, 0.5),
+    schedulers=("none", "step", "epoch", "plateau"),
+    length=("epochs", "steps", "one batch"),
+    sampler=("shuffle", "weighted", "batches", "two"),
+    early_stopping=(False, True),
+    sanity=(0, 1),
+    save_every=(2, 9),
+)
+
+
+def make(length: str = "epochs", **settings) -> Setup:
+    if not settings["workers"]:
+        settings["persistent"] = False
+    lengths = {"epochs": {}, "steps": dict(max_steps=25), "one batch": dict(limit=1, epochs=9)}
+    return Setup(**settings, **lengths[length])
+
+
+def all_pairs() -> list[Setup]:
+    """Setups in which each pair of levels of two factors comes together at least once, found greedily."""
+    draw, names = random.Random(0), list(FACTORS)
+    missing = {
+        ((one, a), (other, b))
+        for one, other in itertools.combinations(names, 2)
+        for a in FACTORS[one]
+        for b in FACTORS[other]
+    }
+    setups = []
+    while missing:
+        candidates = [{name: draw.choice(FACTORS[name]) for name in names} for _ in range(200)]
+        covered = [set(itertools.combinations(candidate.items(), 2)) for candidate in candidates]
+        best = max(range(len(candidates)), key=lambda number: len(covered[number] & missing))
+        missing -= covered[best]
+        setups.append(make(**candidates[best]))
+    return setups
+
+
+PAIRS = all_pairs()
+MANUAL = [Setup(manual=True, save_every=2), Setup(manual=True, ranks=2, save_every=3, validations=0.5)]
+
+
+def check(server: Server, setup: Setup, folder: Path, seed: int, kills: int) -> None:
+    chain = run_chain(server, setup, folder, seed, kills, ("run", "validation", "save"))
+    assert chain.kills, "nothing was killed"
+    assert not chain.differences, f"{setup}, killed by {chain.kills}: {chain.differences}"
+
+
+@pytest.mark.parametrize("number", range(len(PAIRS)))
+def test_every_pair_of_settings_survives(server, tmp_path, number):
+    check(server, PAIRS[number], tmp_path, seed=number, kills=4)
+
+
+@pytest.mark.parametrize("setup", MANUAL, ids=["1 rank", "2 ranks"])
+def test_manual_optimization_survives(server, tmp_path, setup):
+    check(server, setup, tmp_path, seed=0, kills=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(25))
+def test_random_settings_survive(server, tmp_path, seed):
+    draw = random.Random(seed)
+    setup = make(**{name: draw.choice(levels) for name, levels in FACTORS.items()})
+    check(server, setup, tmp_path, seed=1000 + seed, kills=8)
+
+
+@pytest.mark.parametrize("moment", [2_000, 30_000, 60_000, 90_000])
+def test_a_kill_during_the_save_leaves_a_whole_checkpoint(server, tmp_path, moment):
+    run = tmp_path / "run"
+    run.mkdir()
+    setup = Setup(save_every=2)
+    assert server.attempt(run, setup, (signal.SIGKILL, moment, "save")) == [-signal.SIGKILL]
+    assert server.attempt(run, setup) == [0]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert server.attempt(whole, setup) == [0]
+    assert list(differences(whole, run)) == []
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 76), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_within_a_batch_and_a_save(server, tmp_path, number, code):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert server.attempt(run, Setup(save_every=1000), (number, 500_000, "run")) == [code]
+    (step,) = step_files(run / "checkpoints")
+    losses = [row for row in csv.DictReader((run / "metrics.csv").open()) if row["train/loss_step"]]
+    assert 0 < step < 44
+    assert step - 3 <= int(losses[-1]["step"]) + 1 <= step  # every third step is logged, as the number of steps before
+
+
+def test_sigterm_to_rank_1_alone_ends_both_ranks(server, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert server.attempt(run, Setup(ranks=2), (signal.SIGTERM, 400_000, "run"), victim=1, grace=30) == [75, 75]
+    assert step_files(run / "checkpoints")
+
+
+def test_stock_lightning_does_not_pass_this_test(server, tmp_path):
+    """A check that can't fail proves nothing: the same chain, with what Lightning offers, ends with other weights."""
+    setup = Setup(stock=True, averaging="averaged", accumulate=3, schedulers="plateau", workers=2, save_every=2)
+    chain = run_chain(server, setup, tmp_path, seed=0, kills=4)
+    assert any("state_dict" in difference for difference in chain.differences)
+    assert any("metrics.csv" in difference for difference in chain.differences)
+
+
+@pytest.mark.slow
+def test_processes_killed_from_outside_survive(server, tmp_path):
+    """Processes of their own, killed by another one after a time: no warm start, and moments that nobody has chosen."""
+    whole, run, draw, ends = tmp_path / "whole", tmp_path / "run", random.Random(0), []
+    whole.mkdir()
+    setting = '{"workers": 2, "averaging": "both", "accumulate": 3, "validations": 0.5, "schedulers": "plateau", "epochs": 30}'
+    environment = os.environ | dict(OMP_NUM_THREADS="1")
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, None):
+        process = subprocess.Popen([sys.executable, HERE / "victim.py", run, setting], env=environment)
+        if number is not None:
+            before = (run / "metrics.csv").stat().st_mtime_ns if (run / "metrics.csv").exists() else 0
+            while not (run / "metrics.csv").exists() or (run / "metrics.csv").stat().st_mtime_ns == before:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0.1, 1))
+            process.send_signal(number)
+        ends.append(process.wait(120))
+    assert ends == [-signal.SIGKILL, 75, 76, 0]
+    assert server.attempt(
+        whole, Setup(workers=2, averaging="both", accumulate=3, validations=0.5, schedulers="plateau", epochs=30)
+    ) == [0]
+    assert list(differences(whole, run)) == []
