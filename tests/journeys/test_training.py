@@ -66,7 +66,7 @@ def test_early_stopping_either_way(train, monitor, mode):
     """A learning rate of 0 never improves anything, so the run ends when patience does: after 1 + 2 validations."""
     run = train(
         "fit", "--config=experiments/early_stopping.yaml", "--model.optimizer.lr=0", "--trainer.max_epochs=9",
-        "--model.network=MLP",  # nothing random, no running statistics: the same value every time
+        "--model.network=my_research_project.networks.MLP",  # nothing random, no running statistics: the same value every time
         f"--trainer.callbacks.monitor={monitor}", f"--trainer.callbacks.mode={mode}", "--trainer.callbacks.patience=2",
     )  # fmt: skip
     assert run.status["state"] == "done" and len(run.column(monitor)) == 3
