@@ -1,22 +1,25 @@
-"""Runs that are killed again and again end equal to the bit: real signals to real processes, at moments drawn from a seed.
+"""Runs that are killed again and again end equal to the bit: real signals, real processes, moments drawn from a seed.
 
 A failure prints the setup and the kills; the same seed kills at the same Python call again.
 """
 
 import csv
 import itertools
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from chain import HERE, Server, differences, run_chain
-from package.training.checkpoint_files import step_files
 from victim import Setup
+
+from package.training.checkpoint_files import step_files
 
 FACTORS = dict(
     ranks=(1, 2),
@@ -133,10 +136,12 @@ def test_processes_killed_from_outside_survive(server, tmp_path):
     """Processes of their own, killed by another one after a time: no warm start, and moments that nobody has chosen."""
     whole, run, draw, ends = tmp_path / "whole", tmp_path / "run", random.Random(0), []
     whole.mkdir()
-    setting = '{"workers": 2, "averaging": "both", "accumulate": 3, "validations": 0.5, "schedulers": "plateau", "epochs": 30}'
+    setup = Setup(workers=2, averaging="both", accumulate=3, validations=0.5, schedulers="plateau", epochs=30)
     environment = os.environ | dict(OMP_NUM_THREADS="1")
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, None):
-        process = subprocess.Popen([sys.executable, HERE / "victim.py", run, setting], env=environment)
+        process = subprocess.Popen(
+            [sys.executable, HERE / "victim.py", run, json.dumps(asdict(setup))], env=environment
+        )
         if number is not None:
             before = (run / "metrics.csv").stat().st_mtime_ns if (run / "metrics.csv").exists() else 0
             while not (run / "metrics.csv").exists() or (run / "metrics.csv").stat().st_mtime_ns == before:
@@ -145,7 +150,5 @@ def test_processes_killed_from_outside_survive(server, tmp_path):
             process.send_signal(number)
         ends.append(process.wait(120))
     assert ends == [-signal.SIGKILL, 75, 76, 0]
-    assert server.attempt(
-        whole, Setup(workers=2, averaging="both", accumulate=3, validations=0.5, schedulers="plateau", epochs=30)
-    ) == [0]
+    assert server.attempt(whole, setup) == [0]
     assert list(differences(whole, run)) == []

@@ -4,8 +4,8 @@
     python victim.py --serve                                        attempts forked from this process, see `serve`
 
 Augmentation with Python's, NumPy's and torch's generators and one of the dataset's own, batch norm, dropout, clipping,
-accumulation, weight averaging, schedulers of all kinds, validations within an epoch, metrics of every kind. With `stock`,
-exact resume is left out and what Lightning offers is used instead.
+accumulation, weight averaging, schedulers of all kinds, validations within an epoch, metrics of every kind. With
+`stock`, exact resume is left out and what Lightning offers is used instead.
 """
 
 import json
@@ -31,15 +31,16 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
 from package.training.averaging import EMA, SWA
 from package.training.checkpoint_files import find
 from package.training.checkpoints import Checkpoints
 from package.training.metrics_file import MetricsFile
 from package.training.resume import ExactResume
-from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 SAMPLES, CLASSES, BATCH = 44, 3, 4
 

@@ -73,7 +73,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class HashedStream:
-    """A file for torch.save that hashes what is written, and keeps an error back: torch would hide that the disk is full."""
+    """A file for torch.save that hashes what is written and keeps errors: torch would hide that the disk is full."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.hash, self.size = file, hashlib.sha256(), 0

@@ -84,9 +84,9 @@ def gather(state: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]] | No
 
 
 def share_buffers(trainer: Trainer, model: LightningModule) -> None:
-    """Give all ranks the buffers of rank 0, as DDP does before each training step: batch norm statistics differ by rank.
+    """Give all ranks the buffers of rank 0, as DDP does before each training step.
 
-    Otherwise each rank would validate a model of its own, and a checkpoint has only that of rank 0.
+    Batch norm statistics differ by rank; each would validate a model of its own, and a checkpoint has only rank 0's.
     """
     averages = [one._average_model for one in trainer.callbacks if isinstance(one, WeightAveraging)]
     for module in (model, *averages) if trainer.world_size > 1 else ():
