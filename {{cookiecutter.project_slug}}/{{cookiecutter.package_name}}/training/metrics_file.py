@@ -97,7 +97,7 @@ class MetricsFile(Logger):
         if new := dict.fromkeys(name for row in self._waiting for name in row if name not in self._columns):
             self._rewrite(self._read() + self._waiting, [*self._columns, *new])
         elif self._waiting:
-            text, end = lines(self._waiting, self._columns), self._file.tell()
+            text, end = lines(self._waiting, self._columns), self._file.seek(0, os.SEEK_END)
             try:
                 while text:
                     text = text[self._file.write(text) :]

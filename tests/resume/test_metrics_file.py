@@ -1,0 +1,65 @@
+"""metrics.csv: continuous over restarts, whole after a kill, patient on a full disk."""
+
+import csv
+import math
+
+import pytest
+from test_checkpoint_files import no_file_larger_than
+
+from package.training.metrics_file import MetricsFile
+
+
+def read(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_there_at_once_with_all_digits(tmp_path):
+    file = MetricsFile(tmp_path)
+    for step, value in enumerate((1 / 3, 1e-300, float("nan"), float("-inf"))):
+        file.log_metrics(dict(loss=value), step)
+        got = float(read(tmp_path)[-1]["loss"])
+        assert got == value or math.isnan(value) and math.isnan(got)
+
+
+def test_a_new_metric_adds_a_column(tmp_path):
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"epoch": 0, "train/loss": 1.0}, 10)
+    file.log_metrics({"epoch": 0, "a, b": 2.0}, 10)
+    file.log_metrics({"epoch": 1, "train/loss": 3.0}, 20)
+    assert read(tmp_path) == [
+        {"step": "10", "epoch": "0", "train/loss": "1.0", "a, b": ""},
+        {"step": "10", "epoch": "0", "train/loss": "", "a, b": "2.0"},
+        {"step": "20", "epoch": "1", "train/loss": "3.0", "a, b": ""},
+    ]
+
+
+def test_a_restart_goes_on_and_drops_what_comes_again(tmp_path):
+    first = MetricsFile(tmp_path)
+    for step in range(5):
+        first.log_metrics(dict(loss=float(step)), step)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("5,0,0.")  # cut off by a kill
+    second = MetricsFile(tmp_path)
+    second.rewind(3)
+    second.log_metrics(dict(loss=3.5), 3)
+    second.finalize("success")
+    assert [row["loss"] for row in read(tmp_path)] == ["0.0", "1.0", "2.0", "3.5"]
+    assert second.rows == 4
+
+
+def test_on_a_full_disk_rows_wait(tmp_path):
+    file = MetricsFile(tmp_path)
+    file.log_metrics(dict(loss=0.0), 0)
+    with no_file_larger_than(300):
+        with pytest.warns(UserWarning, match="File too large; its rows wait in memory"):
+            for step in range(1, 50):
+                file.log_metrics(dict(loss=step / 3), step)
+        with pytest.raises(OSError):
+            file.sync()
+        whole = len(read(tmp_path))
+        assert (tmp_path / "metrics.csv").read_text().endswith("\n")
+        assert 1 < whole < 50
+    file.log_metrics(dict(accuracy=1.0), 50)
+    file.sync()
+    assert [row["step"] for row in read(tmp_path)] == [str(step) for step in range(51)]
