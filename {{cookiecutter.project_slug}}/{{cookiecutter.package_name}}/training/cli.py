@@ -35,6 +35,9 @@ class CLI(LightningCLI):
 
     Args:
         wanted: settings and folder, see runs/request.py.
+
+    Attributes:
+        resolved: all settings, defaults and values filled in from the data included, as plain data.
     """
 
     def __init__(self, wanted: Request) -> None:
@@ -78,7 +81,11 @@ class CLI(LightningCLI):
             help="Samples per optimizer step over all devices; sets the accumulation.",
         )
         parser.add_argument("--max_samples", type=int | None, help="Length of the run in training samples.")
-        parser.add_argument("--val_every_steps", type=int | None, help="Validate every so many optimizer steps, counted as accumulation × batches.")
+        parser.add_argument(
+            "--val_every_steps",
+            type=int | None,
+            help="Validate every so many optimizer steps, counted as accumulation × batches.",
+        )
         parser.add_argument("--val_every_samples", type=int | None, help="Validate every so many training samples.")
 
     @staticmethod
@@ -103,6 +110,9 @@ class CLI(LightningCLI):
         replace_default_length(self.wanted)
         arguments = [command, "--config", json.dumps(unflatten(files.flat), default=str), *self.wanted.arguments]
         self.config = parser.parse_args(arguments)
+        # Now, before folders and ids of this one run are put in: these settings are also good for another run.
+        text = self._parser(command).dump(self.config[command], skip_none=False, format="json")
+        self.resolved = {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI would lay a checkpoint's hyperparameters over the settings that were asked for."""
@@ -136,12 +146,6 @@ class CLI(LightningCLI):
             self.trainer = self.instantiate_trainer(**trainer_settings)
         except (ValueError, MisconfigurationException) as error:
             raise SettingsError(f"trainer: {' '.join(str(error).split())}") from error
-
-    def resolved(self) -> dict[str, Any]:
-        """All settings, defaults and filled-in values included, as plain data."""
-        parser = self._parser(self.subcommand)
-        text = parser.dump(self.config[self.subcommand], skip_none=False, format="json")
-        return {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
 
 def drop_inherited(settings: Settings) -> None:

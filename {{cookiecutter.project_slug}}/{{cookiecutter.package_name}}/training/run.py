@@ -25,7 +25,7 @@ from .cli import CLI
 from .length import set_length
 from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
-from .reporting import Progress, Resources, say, summary
+from .reporting import Report, say, summary
 from .resume import ExactResume
 from .trackers import finish_trackers, place_loggers
 
@@ -64,7 +64,7 @@ def fit(cli: CLI, wanted: Request) -> int:
     found = find(folder.path / "checkpoints", config.resume)
     attempt = folder.status().get("attempt", 0) + 1
     try:
-        make(cli, wanted, attempt)
+        make(cli, wanted)
         set_length(config, cli.trainer, cli.datamodule)
     except SettingsError:
         raise  # a wrong setting leaves nothing behind
@@ -100,7 +100,7 @@ def train(cli: CLI, wanted: Request, found: Found | None) -> int:
     return 0
 
 
-def make(cli: CLI, wanted: Request, attempt: int) -> None:
+def make(cli: CLI, wanted: Request) -> None:
     """Make model, data and trainer, with the callbacks, files and trackers that every run has."""
     config, folder, training = cli.config[wanted.command], wanted.folder.path, wanted.command == "fit"
     checkpoints = Checkpoints(**config.checkpoints, config=wanted.identity)
@@ -108,9 +108,9 @@ def make(cli: CLI, wanted: Request, attempt: int) -> None:
         checkpoints.on_save = lambda entry: wanted.folder.update(step=entry["step"], epoch=entry["epoch"])
     callbacks = [ExactResume(config.seed_everything), checkpoints]
     if training:
-        callbacks += [Progress(), Resources(), RecordSettings(cli.resolved())]
+        callbacks += [Report(), RecordSettings(cli.resolved)]
     plugins = config.trainer.plugins or []
-    trackers = wanted.command in ("fit", "test") and place_loggers(config.trainer.logger, wanted, attempt)
+    trackers = wanted.command in ("fit", "test") and place_loggers(config.trainer.logger, wanted)
     config.trainer.logger = trackers or False
     cli.make(
         callbacks,
@@ -139,7 +139,7 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
     config = cli.config[command]
     found = find(folder / "checkpoints", config.ckpt_path or "best")
-    make(cli, wanted, wanted.folder.status().get("attempt", 1) + 1)
+    make(cli, wanted)
     say(f"checkpoint: {found.path} (step {found.step}, epoch {found.epoch})")
     try:
         method = getattr(cli.trainer, command)
@@ -194,7 +194,7 @@ def write_settings(cli: CLI, wanted: Request) -> None:
     """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
     folder = wanted.folder.path
     head = f"# Resolved settings of: {command_line(wanted)}\n# To use them: python Train.py test --run {folder}\n"
-    write_atomically(folder / "config.yaml", head + yaml.safe_dump(cli.resolved(), sort_keys=False))
+    write_atomically(folder / "config.yaml", head + yaml.safe_dump(cli.resolved, sort_keys=False))
     write_atomically(folder / "overlay.yaml", yaml.safe_dump(wanted.changes, sort_keys=False) if wanted.changes else "")
     commit, diff = (git(*command) for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", ".")))
     wanted.folder.update(commit=(commit or "").strip() or None, uncommitted_changes=bool(diff))
