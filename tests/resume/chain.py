@@ -61,7 +61,8 @@ class Chain:
     kills: list[tuple[str, str, int]] = field(default_factory=list)  # signal, phase, number of calls before it
     attempts: int = 0
     differences: list[str] = field(default_factory=list)
-    seconds: float = 0.0  # all attempts
+    seconds: float = 0.0  # per attempt
+    repeated: int = 0  # batches that were trained on more than once
 
 
 def run_chain(
@@ -95,11 +96,14 @@ def run_chain(
         codes = server.attempt(killed, setup, kill, victim)
         if set(codes) == {0}:
             break
-        assert kill is not None, f"an attempt that was not killed ended with {codes}: {killed}.log"
+        if kill is None:
+            chain.differences.append(f"it could not go on: exit codes {codes}, see {killed}.log")
+            return chain
         if not setup.stock:
             assert codes[victim] == EXIT_CODES[number], f"{number!r} at call {moment} of {phase}: {codes}: {killed}.log"
         chain.kills.append((number.name, phase, moment))
-    chain.seconds = time.monotonic() - started
+    chain.seconds = (time.monotonic() - started) / chain.attempts
+    chain.repeated = (killed / "batches").stat().st_size - (whole / "batches").stat().st_size
     chain.differences = list(differences(whole, killed))
     return chain
 

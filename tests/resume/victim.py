@@ -143,6 +143,9 @@ class Net(LightningModule):
         if isinstance(batch, dict):
             batch = [torch.cat(parts) for parts in zip(batch["one"], batch["two"], strict=True)]
         images, targets = batch
+        if self.trainer.is_global_zero:
+            with open(Path(self.trainer.default_root_dir) / "batches", "a") as file:
+                file.write(".")  # one per batch that is trained on, those that a kill undoes included
         logits = self.net(images)
         loss = nn.functional.cross_entropy(logits, targets) * self.scale
         self.log("train/loss", loss, on_step=True, on_epoch=True)
@@ -309,8 +312,9 @@ def quiet() -> None:
 
 def child(folder: str, setup: dict[str, Any], kill: Any, count: bool, rank: int, port: int) -> None:
     """One forked process: an attempt, or one rank of it; never returns."""
-    signals.install()
-    if setup.get("ranks", 1) > 1:
+    if not setup["stock"]:
+        signals.install()
+    if setup["ranks"] > 1:
         os.environ |= dict(LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     errors = os.open(Path(folder).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(errors, 1)
@@ -337,7 +341,7 @@ def serve() -> None:
     quiet()
     for line in sys.stdin:
         request = json.loads(line)
-        ranks = request["setup"].get("ranks", 1)
+        ranks = request["setup"]["ranks"]
         children = []
         for rank in range(ranks):
             kill = request["kill"] if rank == request["victim"] else None

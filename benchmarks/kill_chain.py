@@ -1,0 +1,90 @@
+"""Kill a small run a hundred times, and compare it to the bit with one that was never killed; stock Lightning beside it.
+
+    python benchmarks/kill_chain.py                     100 kills each, about 5 minutes on 2 cores
+    python benchmarks/kill_chain.py --kills 20 --json results.json
+
+Each chain is one run with settings of its own (workers, ranks, accumulation, weight averaging, schedulers, …), killed about
+eight times: SIGKILL, SIGTERM or SIGUSR1, sent to the process at a Python call drawn from a seed; a third of them fall into a
+validation, a third into the writing of a checkpoint. Lightning has the same settings and the same kills, with what it offers:
+seed_everything(workers=True), ModelCheckpoint(save_last=True) every few steps, ckpt_path=last.ckpt.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
+KILLS_PER_CHAIN = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100, help="kills of each kind of run")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "package").symlink_to(PACKAGE)
+        sys.path[:0] = [scratch, str(ROOT / "tests" / "resume")]
+        os.environ |= dict(PYTHONPATH=scratch, OMP_NUM_THREADS="1")
+        figures = {
+            name: measure(name == "stock Lightning", options, Path(scratch))
+            for name in ("this template", "stock Lightning")
+        }
+    labels = list(next(iter(figures.values())))
+    print(f"{'':34}" + "".join(f"{name:>18}" for name in figures))
+    for label in labels:
+        print(f"{label:34}" + "".join(f"{row[label]:>18}" for row in figures.values()))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(stock: bool, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Chains until there were enough kills, and what they did to the runs."""
+    from chain import Server, run_chain
+    from victim import Setup
+
+    setups = [
+        Setup(),
+        Setup(workers=2, accumulate=3, clip=0.5, validations=0.5, schedulers="plateau", averaging="averaged"),
+        Setup(schedulers="step", averaging="averaged", max_steps=25),
+        Setup(workers=2, persistent=True, schedulers="epoch", sampler="weighted"),
+        Setup(ranks=2, accumulate=3, validations=0.5, averaging="averaged"),
+        Setup(limit=1, epochs=12, schedulers="plateau"),
+        Setup(accumulate=3, schedulers="step", clip=0.5, sampler="batches"),
+        Setup(ranks=2, schedulers="plateau", clip=0.5, sampler="two"),
+    ]
+    server, chains = Server(), []
+    while (left := options.kills - sum(len(chain.kills) for chain in chains)) > 0:
+        number = len(chains)
+        setup = replace(setups[number % len(setups)], stock=stock, save_every=3)
+        folder = scratch / f"{'stock' if stock else 'exact'}-{number}"
+        chain = run_chain(
+            server, setup, folder, options.seed + number, min(left, KILLS_PER_CHAIN), ("run", "validation", "save")
+        )
+        chains.append(chain)
+        print(f"{folder.name}: {len(chain.kills)} kills, {len(chain.differences)} differences", file=sys.stderr)
+    server.close()
+    kills = sum(len(chain.kills) for chain in chains)
+    found = [difference for chain in chains for difference in chain.differences]
+    return {
+        "runs": len(chains),
+        "kills": kills,
+        "restarts": sum(chain.attempts - 1 for chain in chains),
+        "runs that differ at the end": sum(bool(chain.differences) for chain in chains),
+        "  … in their weights": sum(any("state_dict" in d for d in chain.differences) for chain in chains),
+        "  … in metrics.csv": sum(any("metrics.csv" in d for d in chain.differences) for chain in chains),
+        "differences (tensors, counters, rows)": len(found),
+        "batches repeated per kill": round(sum(chain.repeated for chain in chains) / kills, 1),
+        "seconds per attempt": round(sum(chain.seconds for chain in chains) / len(chains), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

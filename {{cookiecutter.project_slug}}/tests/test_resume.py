@@ -1,0 +1,104 @@
+"""A run of this project that is killed again and again ends equal to the bit to one that is not.
+
+It trains the model and data of configs/base.yaml, so it holds for yours, with the versions that you have installed. If it
+fails after you have changed them, docs/exact-resume.md of the template lists what can't be resumed exactly.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = (
+    "fit --trainer.accelerator=cpu --trainer.max_epochs=3 --trainer.limit_train_batches=8 --trainer.limit_val_batches=3 "
+    "--trainer.log_every_n_steps=1 --trainer.accumulate_grad_batches=3 --checkpoints.every_n_steps=2 --cka=null"
+).split()
+# The signal, and after which share of a whole run's Python calls it comes: anywhere in a step, a validation or a save.
+KILLS = [(signal.SIGKILL, 0.5), (signal.SIGTERM, 0.35), (signal.SIGUSR1, 0.2), (signal.SIGKILL, 0.3), (signal.SIGINT, 0.1)]
+ENDS = [(-9, "running"), (75, "preempted"), (76, "time limit"), (-9, "running"), (130, "interrupted"), (0, "done")]
+
+
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, __file__, tmp_path], check=True, timeout=300)
+    whole, killed = (next((tmp_path / name).glob("runs/*/*/status.json")).parent for name in ("whole", "killed"))
+    ends = json.loads((tmp_path / "ends.json").read_text())
+    assert [tuple(end) for end in ends] == ENDS
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, killed))
+        assert same(one, other), name
+    rows = [list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, killed)]
+    for row in (*rows[0], *rows[1]):
+        for name in [name for name in row if name.startswith(("time/", "memory/"))]:
+            del row[name]
+    assert rows[0] == rows[1]
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two nested structures are equal to the bit; a NaN equals itself."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one.nan_to_num(0.5), other.nan_to_num(0.5))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
+    """Start the run in a process forked from this one, and send it a signal at its n-th Python call; −signal if it dies."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    import lightning.pytorch as pl
+
+    from {{ cookiecutter.package_name }}.training.main import main
+
+    fit, calls = pl.Trainer.fit, 0
+
+    def count(*event: object) -> None:
+        nonlocal calls
+        calls += 1
+        if kill is not None and calls == kill[1]:
+            os.kill(os.getpid(), kill[0])
+
+    def watched(*arguments: object, **keywords: object) -> None:
+        os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # DataLoader workers
+        sys.setprofile(count)
+        try:
+            fit(*arguments, **keywords)
+        finally:
+            sys.setprofile(None)
+            (folder / "calls").write_text(str(calls))
+
+    pl.Trainer.fit = watched
+    code = 1
+    try:
+        os.chdir(folder)
+        code = main(SETTINGS, root=ROOT)
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    # Forked from here, an attempt needs no second import of torch; and pytest's own process, with its threads, is no place
+    # to fork from.
+    sys.path.insert(0, str(ROOT))
+    import {{ cookiecutter.package_name }}.training.run  # noqa: F401
+
+    torch.set_num_threads(1)
+    scratch = Path(sys.argv[1])
+    for name in ("whole", "killed"):
+        (scratch / name).mkdir()
+    assert attempt(scratch / "whole", None) == 0
+    calls = int((scratch / "whole" / "calls").read_text())
+    ends = []
+    for kill in (*KILLS, None):
+        code = attempt(scratch / "killed", kill and (kill[0], int(kill[1] * calls)))
+        status = next((scratch / "killed").glob("runs/*/*/status.json"))
+        ends.append((code, json.loads(status.read_text())["state"]))
+    (scratch / "ends.json").write_text(json.dumps(ends))
