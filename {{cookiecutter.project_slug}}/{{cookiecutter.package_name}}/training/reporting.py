@@ -50,29 +50,20 @@ def main_metrics(metrics: Mapping[str, Any]) -> str:
     return " ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()) if name.count("/") < 2)
 
 
-class Progress(Callback):
-    """One plain line per epoch with the newest metrics: to the log file, and to the output if it is no terminal."""
+class Report(Callback):
+    """Reports each epoch: a plain line with its metrics, and its time, throughput and memory to the trackers.
+
+    The line goes to the log file, and to the output too if that is no terminal, where Lightning shows a progress bar.
+    Logged are seconds, training samples per second on all ranks, and the peak memory of the process and the GPU in GiB.
+    """
 
     def __init__(self) -> None:
-        self.file_only = sys.stderr.isatty()  # where Lightning shows its progress bar
-
-    @rank_zero_only
-    def say(self, trainer: Trainer) -> None:
-        total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        metrics = main_metrics(trainer.callback_metrics)
-        line = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step} {metrics}"
-        logger.info(line, extra=dict(file_only=self.file_only))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.say(trainer)
-
-
-class Resources(Callback):
-    """Logs, per epoch: seconds, training samples per second on all ranks, peak memory of the process and the GPU in GiB."""
+        self.file_only = sys.stderr.isatty()
+        self.ended: str | None = None  # the epoch to report, once its metrics are complete
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start, self.batches = time.monotonic(), 0
-        self.samples = 0
+        self.report(trainer)
+        self.start, self.samples = time.monotonic(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,18 +71,30 @@ class Resources(Callback):
         self.samples += batch_size(batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        self.ended = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step}"
         seconds = time.monotonic() - self.start
+        unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts the peak in bytes, Linux in KiB
         values = {
             "epoch": trainer.current_epoch,
             "time/epoch_s": seconds,
             "time/samples_per_s": self.samples * trainer.world_size / seconds,
-            "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            / (2**30 if sys.platform == "darwin" else 2**20),
+            "memory/peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
         }
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
-        for each in trainer.loggers:
-            each.log_metrics(values, step=trainer.global_step - 1)  # the step that Lightning gives an epoch's metrics
+        for tracker in trainer.loggers:
+            tracker.log_metrics(values, step=trainer.global_step - 1)  # the step that Lightning gives an epoch's metrics
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.report(trainer)
+
+    @rank_zero_only
+    def report(self, trainer: Trainer) -> None:
+        """Say the line of the epoch that has ended, if there is one."""
+        if self.ended:
+            logger.info(f"{self.ended} {main_metrics(trainer.callback_metrics)}", extra=dict(file_only=self.file_only))
+        self.ended = None
 
 
 def batch_size(batch: Any) -> int:
