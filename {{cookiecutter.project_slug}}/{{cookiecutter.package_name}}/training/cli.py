@@ -11,7 +11,7 @@ from ..cka import CKACallback
 from ..runs.request import Request
 from ..runs.settings import Settings, SettingsError, unflatten
 from .checkpoints import Checkpoints
-from .errors import check_keys, class_settings, import_class, one_line
+from .errors import check_keys, class_of, class_settings, located, one_line
 from .length import replace_default_length
 
 # What networks call a fact about the data → the DataModule's attribute that has it (channels: of its input_shape).
@@ -106,10 +106,13 @@ class CLI(LightningCLI):
         check_keys(self.wanted.settings, known)
         drop_inherited(files)
         drop_inherited(self.wanted.settings)
-        fill_from_data(self.wanted)
         replace_default_length(self.wanted)
-        arguments = [command, "--config", json.dumps(unflatten(files.flat), default=str), *self.wanted.arguments]
-        self.config = parser.parse_args(arguments)
+        try:
+            fill_from_data(self.wanted)
+            arguments = [command, "--config", json.dumps(unflatten(files.flat), default=str), *self.wanted.arguments]
+            self.config = parser.parse_args(arguments)
+        except SettingsError as error:
+            raise located(error, self.wanted.settings) from error
         # Now, before folders and ids of this one run are put in: these settings are also good for another run.
         text = self._parser(command).dump(self.config[command], skip_none=False, format="json")
         self.resolved = {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
@@ -152,7 +155,7 @@ def drop_inherited(settings: Settings) -> None:
     """Forget settings made for another model or data class that the one now chosen does not have."""
     for key in sorted(settings.inherited):
         section, name = key.split(".")[:2]
-        if name not in class_settings(import_class(settings.flat[section])):
+        if name not in class_settings(class_of(section, settings)):
             settings.drop(key)
 
 
@@ -166,14 +169,14 @@ def fill_from_data(wanted: Request) -> None:
         f"{owner}.{fact}": fact
         for owner in ("model", "model.network")
         if isinstance(typed.get(owner), str)
-        for fact in class_settings(import_class(typed[owner])) & set(DATA_FACTS)
+        for fact in class_settings(class_of(owner, wanted.settings)) & set(DATA_FACTS)
         if f"{owner}.{fact}" not in typed
     }
     if not targets:
         return
     parser = Parser(allow_abbrev=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
-    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data"}
+    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data" and key != "data.help"}
     data = parser.instantiate_classes(parser.parse_object(unflatten(section))).data
     facts = {name: getattr(data, name) for name in ("classes", "input_shape") if hasattr(data, name)}
     if "input_shape" in facts:

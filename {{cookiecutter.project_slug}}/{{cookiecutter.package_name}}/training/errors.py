@@ -73,44 +73,74 @@ def check_keys(settings: Settings, known: set[str]) -> None:
             owner, word, names = "Train.py", key, known
         elif isinstance(owner := settings.flat[parent], str):
             word, _, below = key.removeprefix(f"{parent}.").partition(".")
-            names = class_settings(import_class(owner))
+            names = class_settings(class_of(parent, settings))
             if word in SPECIAL or below and word in names:
                 continue  # a setting of a setting, whose class is the default: the parser checks it
         else:
             continue  # a mapping or a list: the parser checks it
         if word not in names:
-            where = settings.source[key]
-            written = f"--{key}" if where == COMMAND_LINE else f"`{key}` in {where}"
             near = did_you_mean(word, names, prefix=f"{parent}." if parent else "")
-            raise SettingsError(f"unknown setting {written}: {owner} has no such setting{near}")
+            raise SettingsError(f"unknown setting {written(key, settings)}: {owner} has no such setting{near}")
+
+
+def written(key: str, settings: Settings) -> str:
+    """A setting as it was written, and in which file: `--data.batch_size`, or "`data.batch_size` in gpu.yaml"."""
+    where = settings.source.get(key, COMMAND_LINE)
+    return f"--{key}" if where == COMMAND_LINE else f"`{key}` in {where}"
+
+
+def class_of(key: str, settings: Settings) -> Any:
+    """The class or function that a setting names.
+
+    Raises:
+        SettingsError: there is none; the message says where the name was written.
+    """
+    try:
+        return import_class(settings.flat[key])
+    except SettingsError as error:
+        raise SettingsError(f"{written(key, settings)}: {error}") from None
+
+
+def located(error: SettingsError, settings: Settings) -> SettingsError:
+    """The parser's error about a setting, with where that setting was written."""
+    key, colon, text = str(error).partition(": ")
+    return SettingsError(f"{written(key, settings)}: {text}") if colon and key in settings.source else error
 
 
 def one_line(message: str) -> str:
-    """jsonargparse's message, up to 20 lines of alternatives, as one that names the key and what was expected."""
+    """jsonargparse's message, up to 20 lines of alternatives, as one: the setting, a colon, what is wrong with it."""
     message = message.removeprefix('Parser key "config":').strip()
     if "\n" not in message:
         return message
     key = ".".join(re.findall(r'Parser key "([\w.+]+)"', message))
-    given = re.search(r"Got value: (.*)|val='(.*)'\)|Given value: (.*)", message)
+    given = re.search(r"Got value: (.*?)(?:\. Got value|\n|$)|val='(.*)'\)|Given value: (.*)", message)
+    value = next(group for group in given.groups() if group is not None) if given else ""
+    if unknown := re.search(r"given class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message):
+        near = did_you_mean(unknown[2], class_settings(import_class(unknown[1])))
+        return f"{key}: {unknown[1]} has no setting {unknown[2]}{near}"
+    if name := re.search(r"Expected a dot import path string: ([A-Z]\w*)", message):
+        return f"{key}: {why_not(name[1])}"
     types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", message)
-    choices = [
-        c.strip(" '")
-        for listed in re.findall(r"Expected a typing.Literal\[(.*?)\]", message)
-        for c in listed.split(",")
-    ]
-    expected = dict.fromkeys([t for t in types if t != "NoneType"] + choices)
+    literals = re.findall(r"Expected a typing.Literal\[(.*?)\]", message)
+    choices = [choice.strip(" '") for literal in literals for choice in literal.split(",")]
+    expected = dict.fromkeys([name for name in types if name != "NoneType"] + choices)
     if expected and given:
-        value = next(group for group in given.groups() if group is not None)
         return f"{key}: expected {' or '.join(expected)}, got {value}{did_you_mean(value, choices)}"
     if required := re.search(r"arguments are required: ([\w, ]+)", message):
         return f"{key}: set {', '.join(f'--{key}.{name}' for name in required[1].split(', '))}, there is no default"
-    if wrong := re.search(r"Import path(?: [\w.]+)? does not correspond to a subclass of (\w+)", message):
-        return f"{key}: {given and next(filter(None, given.groups()))} is no {wrong[1]}"
+    if wrong := re.search(r"Import path(?: ([\w.]+))? does not correspond to a subclass of (\w+)", message):
+        return f"{key}: {wrong[1] or value} is no {wrong[2]}"
     if wrong := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", message):
         return f"{key}: {wrong[1]} is no {wrong[2]}"
-    if missing := re.search(r"Expected a path but ([\w.]+) either", message):
-        try:
-            import_class(missing[1])
-        except SettingsError as error:
-            return f"{key}: {error}"
-    return " ".join(message.split())
+    if name := re.search(r"Expected a path but ([\w.]+) either", message):
+        return f"{key}: {why_not(name[1])}"
+    return f"{key}: {' '.join(message.split())}"
+
+
+def why_not(name: str) -> str:
+    """Why a class name is not accepted."""
+    try:
+        import_class(name)
+    except SettingsError as error:
+        return str(error)
+    return f"{name} is not of the right kind"
