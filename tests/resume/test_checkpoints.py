@@ -43,7 +43,8 @@ def fit(folder, checkpoints, model=None, callbacks=(), resume=None, epochs=3, **
     loader = DataLoader(TensorDataset(torch.ones(8, 4)), 2)
     trainer = Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=[*callbacks, ExactResume(), checkpoints], **settings,
+        enable_model_summary=False, default_root_dir=folder, callbacks=[*callbacks, ExactResume(), checkpoints],
+        **settings,
     )  # fmt: skip
     trainer.fit(model or Model(), loader, loader, ckpt_path=resume, weights_only=True)
     return trainer

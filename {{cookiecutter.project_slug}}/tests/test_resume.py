@@ -1,7 +1,7 @@
 """A run of this project that is killed again and again ends equal to the bit to one that is not.
 
-It trains the model and data of configs/base.yaml, so it holds for yours, with the versions that you have installed. If it
-fails after you have changed them, docs/exact-resume.md of the template lists what can't be resumed exactly.
+It trains the model and data of configs/base.yaml, so it holds for yours, with the versions that you have installed.
+Should it fail after a change of yours: the template's docs/exact-resume.md lists what can't be resumed exactly.
 """
 
 import csv
@@ -16,11 +16,18 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
-    "fit --trainer.accelerator=cpu --trainer.max_epochs=3 --trainer.limit_train_batches=8 --trainer.limit_val_batches=3 "
-    "--trainer.log_every_n_steps=1 --trainer.accumulate_grad_batches=3 --checkpoints.every_n_steps=2 --cka=null"
+    "fit --trainer.accelerator=cpu --trainer.max_epochs=3 --trainer.limit_train_batches=8 "
+    "--trainer.limit_val_batches=3 --trainer.log_every_n_steps=1 --trainer.accumulate_grad_batches=3 "
+    "--checkpoints.every_n_steps=2 --cka=null"
 ).split()
-# The signal, and after which share of a whole run's Python calls it comes: anywhere in a step, a validation or a save.
-KILLS = [(signal.SIGKILL, 0.5), (signal.SIGTERM, 0.35), (signal.SIGUSR1, 0.2), (signal.SIGKILL, 0.3), (signal.SIGINT, 0.1)]
+# The signal, and after which share of a whole training's Python calls it comes: in a step, a validation or a save.
+KILLS = [
+    (signal.SIGKILL, 0.3),
+    (signal.SIGTERM, 0.25),
+    (signal.SIGUSR1, 0.2),
+    (signal.SIGKILL, 0.3),
+    (signal.SIGINT, 0.1),
+]
 ENDS = [(-9, "running"), (75, "preempted"), (76, "time limit"), (-9, "running"), (130, "interrupted"), (0, "done")]
 
 
@@ -28,7 +35,9 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None
     subprocess.run([sys.executable, __file__, tmp_path], check=True, timeout=300)
     whole, killed = (next((tmp_path / name).glob("runs/*/*/status.json")).parent for name in ("whole", "killed"))
     ends = json.loads((tmp_path / "ends.json").read_text())
-    assert [tuple(end) for end in ends] == ENDS
+    assert [(code, state) for code, state, _ in ends] == ENDS
+    steps = [step for *_, step in ends]  # of the newest checkpoint after each attempt
+    assert steps == sorted(steps) and 0 < steps[1] < steps[-2] < steps[-1], steps
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, killed))
         assert same(one, other), name
@@ -51,14 +60,13 @@ def same(one: object, other: object) -> bool:
 
 
 def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
-    """Start the run in a process forked from this one, and send it a signal at its n-th Python call; −signal if it dies."""
+    """Start the run in a forked process that sends itself a signal at its n-th Python call; returns the exit code."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    import lightning.pytorch as pl
-
     from {{ cookiecutter.package_name }}.training.main import main
+    from {{ cookiecutter.package_name }}.training.resume import ExactResume
 
-    fit, calls = pl.Trainer.fit, 0
+    on_train_start, calls = ExactResume.on_train_start, 0
 
     def count(*event: object) -> None:
         nonlocal calls
@@ -66,29 +74,26 @@ def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
         if kill is not None and calls == kill[1]:
             os.kill(os.getpid(), kill[0])
 
-    def watched(*arguments: object, **keywords: object) -> None:
-        os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # DataLoader workers
+    def count_from_here(*arguments: object) -> None:
+        on_train_start(*arguments)
+        os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # not in DataLoader workers
         sys.setprofile(count)
-        try:
-            fit(*arguments, **keywords)
-        finally:
-            sys.setprofile(None)
-            (folder / "calls").write_text(str(calls))
 
-    pl.Trainer.fit = watched
+    ExactResume.on_train_start = count_from_here
     code = 1
     try:
         os.chdir(folder)
         code = main(SETTINGS, root=ROOT)
     finally:
+        sys.setprofile(None)
+        (folder / "calls").write_text(str(calls))
         os._exit(code)
 
 
 if __name__ == "__main__":
-    # Forked from here, an attempt needs no second import of torch; and pytest's own process, with its threads, is no place
-    # to fork from.
+    # Attempts are forked from this process, so that torch is imported once; pytest's own has threads, which don't fork.
     sys.path.insert(0, str(ROOT))
-    import {{ cookiecutter.package_name }}.training.run  # noqa: F401
+    import {{ cookiecutter.package_name }}.training.checkpoints  # noqa: F401
 
     torch.set_num_threads(1)
     scratch = Path(sys.argv[1])
@@ -99,6 +104,6 @@ if __name__ == "__main__":
     ends = []
     for kill in (*KILLS, None):
         code = attempt(scratch / "killed", kill and (kill[0], int(kill[1] * calls)))
-        status = next((scratch / "killed").glob("runs/*/*/status.json"))
-        ends.append((code, json.loads(status.read_text())["state"]))
+        status = json.loads(next((scratch / "killed").glob("runs/*/*/status.json")).read_text())
+        ends.append((code, status["state"], status.get("step", 0)))
     (scratch / "ends.json").write_text(json.dumps(ends))
