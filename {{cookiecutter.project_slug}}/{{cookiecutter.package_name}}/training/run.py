@@ -20,7 +20,7 @@ from ..runs.request import Request
 from ..runs.settings import SettingsError
 from . import signals
 from .checkpoint_files import CheckpointError, Found, atomic_write, find
-from .checkpoints import AtomicCheckpointIO, Checkpoints
+from .checkpoints import AtomicCheckpointIO, Checkpoints, load_weights
 from .cli import CLI
 from .length import set_length
 from .logs import log_file, quiet_lightning
@@ -53,29 +53,30 @@ def run(wanted: Request) -> int:
 def fit(cli: CLI, wanted: Request) -> int:
     """Train, or go on training; returns the exit code."""
     folder, config, leader = wanted.folder, cli.config.fit, rank_zero_only.rank == 0
-    if config.resume == "never" and leader:
-        folder.move_aside()
-    elif folder.status().get("state") == "done" and config.resume in ("auto", "must"):
+    if folder.status().get("state") == "done" and config.resume in ("auto", "must"):
         print(
             "This run is done already; other settings or another --trial make a new one, --resume never starts it over."
         )
         print(summary(wanted))
         return 0
     found = find(folder.path / "checkpoints", config.resume)
-    attempt = folder.status().get("attempt", 0) + 1
     try:
         make(cli, wanted)
         set_length(config, cli.trainer, cli.datamodule)
-    except SettingsError:
+        start = how_it_starts(cli, found)
+    except (SettingsError, CheckpointError):
         raise  # a wrong setting leaves nothing behind
     except Exception as error:
         return failed(wanted, error)
 
+    if config.resume == "never" and leader:
+        folder.move_aside()
+    attempt = folder.status().get("attempt", 0) + 1
     if leader:
         folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
         write_settings(cli, wanted)
     with log_file(folder.path, rank_zero_only.rank):
-        for line in (*wanted.overrides, f"run folder: {folder.path}", *how_it_starts(found, attempt)):
+        for line in (*wanted.overrides, f"run folder: {folder.path}, attempt {attempt}", *start):
             say(line)
         code = train(cli, wanted, found)
         finish_trackers(cli.trainer.loggers, code)
@@ -84,10 +85,8 @@ def fit(cli: CLI, wanted: Request) -> int:
 
 def train(cli: CLI, wanted: Request, found: Found | None) -> int:
     """Run the Trainer and note how it ended; returns the exit code."""
-    config, trainer, folder = cli.config.fit, cli.trainer, wanted.folder
+    trainer, folder = cli.trainer, wanted.folder
     try:
-        if config.init_from and not found:
-            load_weights(cli.model, config.init_from, strict=config.init_strict)
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=found and found.path, weights_only=True)
     except signals.Stopped as stopped:
         say(f"stopped: {stopped.reason}; the same command goes on from the checkpoint")
@@ -164,12 +163,15 @@ def evaluate(cli: CLI, wanted: Request) -> int:
     return 0
 
 
-def how_it_starts(found: Found | None, attempt: int) -> list[str]:
-    """Which checkpoint the run goes on from, and which could not be used; nothing to say for a new run."""
+def how_it_starts(cli: CLI, found: Found | None) -> list[str]:
+    """Which checkpoint the run goes on from, and which could not be used; a new run gets the weights it asks for."""
+    config = cli.config.fit
     if found:
         damaged = [f"warning: {line}; an earlier one is used" for line in found.damaged]
-        return [*damaged, f"resuming from {found.path} (step {found.step}, epoch {found.epoch}), attempt {attempt}"]
-    return [f"starting from the beginning: there is no checkpoint yet, attempt {attempt}"] if attempt > 1 else []
+        return [*damaged, f"resuming from {found.path} (step {found.step}, epoch {found.epoch})"]
+    if config.init_from:  # on the first attempt only: a restart has weights of its own
+        return [load_weights(cli.model, config.init_from, strict=config.init_strict)]
+    return []
 
 
 def failed(wanted: Request, error: BaseException) -> int:
