@@ -1,1 +1,1 @@
-"""The machine room of one run: command line, resume, checkpoints, trackers. Nothing is imported here: --help is quick."""
+"""The machine room of one run: command line, resume, checkpoints, trackers. It imports nothing: --help is quick."""

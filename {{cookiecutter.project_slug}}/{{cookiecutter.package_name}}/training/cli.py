@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -144,6 +145,9 @@ class CLI(LightningCLI):
         seed_everything(seed, workers=True, verbose=False)
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        chosen = self._get(self.config_init, "trainer").callbacks or []
+        if any(isinstance(callback, ProgressBar) for callback in chosen):  # instead of ours
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         self.trainer_defaults = dict(callbacks=callbacks)
         try:
             self.trainer = self.instantiate_trainer(**trainer_settings)

@@ -1,4 +1,4 @@
-"""Messages: short on the terminal, with time, rank and level in the run's log files. Set up before torch is imported."""
+"""Messages: short on the terminal, with time, rank and level in the run's log files. Set up before torch is there."""
 
 import contextlib
 import logging

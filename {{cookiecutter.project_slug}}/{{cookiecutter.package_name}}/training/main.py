@@ -1,5 +1,6 @@
 """The entrance of Train.py: help and wrong settings are dealt with before torch is imported, which takes seconds."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,8 @@ def main(argv: Sequence[str], root: Path) -> int:
                 f"unknown command {command}{did_you_mean(command, COMMANDS)}; see python Train.py --help"
             )
         wanted = request(command, arguments, root)
+        for name in [name for name in os.environ if name.startswith("WANDB_") and not os.environ[name]]:
+            del os.environ[name]  # left empty in .env, which means not set; W&B refuses an empty mode
         signals.install()  # before torch is imported: a signal in these seconds must not be lost
         start_terminal()
         from .run import run

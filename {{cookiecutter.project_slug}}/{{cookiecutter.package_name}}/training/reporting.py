@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -50,6 +51,17 @@ def main_metrics(metrics: Mapping[str, Any]) -> str:
     return " ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()) if name.count("/") < 2)
 
 
+class Bar(RichProgressBar):
+    """Lightning's progress bar, drawn every ten batches, as drawing takes longer than a small step."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The metrics to show: not the version number of the logger, which says nothing here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
 class Report(Callback):
     """Reports each epoch: a plain line with its metrics, and its time, throughput and memory to the trackers.
 
@@ -84,7 +96,9 @@ class Report(Callback):
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
         for tracker in trainer.loggers:
-            tracker.log_metrics(values, step=trainer.global_step - 1)  # the step that Lightning gives an epoch's metrics
+            tracker.log_metrics(
+                values, step=trainer.global_step - 1
+            )  # the step that Lightning gives an epoch's metrics
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.report(trainer)

@@ -25,7 +25,7 @@ from .cli import CLI
 from .length import set_length
 from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
-from .reporting import Report, say, summary
+from .reporting import Bar, Report, say, summary
 from .resume import ExactResume
 from .trackers import finish_trackers, place_loggers
 
@@ -108,6 +108,9 @@ def make(cli: CLI, wanted: Request) -> None:
     callbacks = [ExactResume(config.seed_everything), checkpoints]
     if training:
         callbacks += [Report(), RecordSettings(cli.resolved)]
+    bar = config.trainer.enable_progress_bar is not False and sys.stderr.isatty()
+    if bar:
+        callbacks.append(Bar())
     plugins = config.trainer.plugins or []
     trackers = wanted.command in ("fit", "test") and place_loggers(config.trainer.logger, wanted)
     config.trainer.logger = trackers or False
@@ -115,7 +118,7 @@ def make(cli: CLI, wanted: Request) -> None:
         callbacks,
         default_root_dir=str(folder),
         plugins=[*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
-        enable_progress_bar=config.trainer.enable_progress_bar is not False and sys.stderr.isatty(),
+        enable_progress_bar=bar,
         enable_checkpointing=False,  # that would add Lightning's ModelCheckpoint
         use_distributed_sampler=False,  # ExactResume shares the samples among the ranks
     )
