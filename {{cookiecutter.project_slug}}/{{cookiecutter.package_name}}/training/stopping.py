@@ -1,4 +1,4 @@
-"""Ends a run that can't come to anything. For a metric that stops improving: configs/experiments/early_stopping.yaml."""
+"""Ends a run that can't come to anything. For a metric that stops improving: experiments/early_stopping.yaml."""
 
 from typing import Any
 
