@@ -7,16 +7,17 @@ import shlex
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from ..runs.folder import EXIT_CODES, now, write_atomically
-from ..runs.request import Request
+from ..runs.request import Request, request
 from ..runs.settings import SettingsError
 from . import signals
 from .checkpoint_files import CheckpointError, Found, atomic_write, find
@@ -166,6 +167,36 @@ def evaluate(cli: CLI, wanted: Request) -> int:
     return 0
 
 
+def load_run(path: Path, root: Path) -> tuple[LightningModule, LightningDataModule]:
+    """Model and data of a finished or running run, for looking into them.
+
+    Args:
+        path: a run's folder, of which the best checkpoint is taken, or one of its checkpoints.
+        root: the project's folder.
+
+    Returns:
+        the LightningModule with the checkpoint's weights, on the CPU, in evaluation mode, and the DataModule, ready for
+        validation.
+
+    Raises:
+        SettingsError, CheckpointError: path is no run or has no such checkpoint.
+    """
+    folder = path if path.is_dir() else path.parent.parent
+    one_process = [
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        "--trainer.num_nodes=1",
+        "--trainer.strategy=auto",
+    ]
+    cli = CLI(request("validate", ["--run", str(folder), *one_process], root))
+    cli.make([], logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    found = find(folder / "checkpoints", "best" if path.is_dir() else str(path))
+    load_weights(cli.model, found.path)
+    cli.datamodule.prepare_data()
+    cli.datamodule.setup("validate")
+    return cli.model.eval(), cli.datamodule
+
+
 def how_it_starts(cli: CLI, found: Found | None) -> list[str]:
     """Which checkpoint the run goes on from, and which could not be used; a new run gets the weights it asks for."""
     config = cli.config.fit
@@ -191,8 +222,8 @@ def failed(wanted: Request, error: BaseException) -> int:
 
 
 def last_metrics(trainer: Trainer) -> dict[str, float]:
-    """The newest value of each logged metric."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    """The newest value of each metric; those of single layers, such as cka/init/head, are left to metrics.csv."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.count("/") < 2}
 
 
 def write_settings(cli: CLI, wanted: Request) -> None:
