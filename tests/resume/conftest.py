@@ -1,6 +1,7 @@
-"""A server that forks attempts at a run, shared by all chains."""
+"""A server that forks attempts at a run, shared by all chains; and the commands of a generated project."""
 
 import pytest
+from baked import project, train  # noqa: F401
 from chain import Server
 
 

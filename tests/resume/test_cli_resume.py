@@ -1,4 +1,4 @@
-"""`python Train.py fit`, killed and started again with the same command: what the user sees, and how each run has ended."""
+"""`python Train.py fit`, killed and started again with the same command: what is said, and how each run has ended."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-from baked import project, train  # noqa: F401
 
 
 @pytest.fixture

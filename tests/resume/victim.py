@@ -335,8 +335,9 @@ def serve() -> None:
     """Fork attempts from this process, where torch is imported already: request and answer are lines of JSON.
 
     A request: folder, setup, kill = [signal, calls, phase] or null, victim = the rank that is killed, count, port, and
-    grace: seconds after which ranks that remain are killed, as a batch system does. The answer: the exit codes of all
-    ranks, −signal for one that a signal has killed.
+    two limits in seconds, after which what still runs is killed, as a batch system does: `grace` after the first rank
+    has failed, `limit` after the start. The answer: the exit codes of all ranks, −signal for one that a signal has
+    killed, and whether the limit was reached.
     """
     quiet()
     for line in sys.stdin:
@@ -349,19 +350,19 @@ def serve() -> None:
                 child(request["folder"], request["setup"], kill, request["count"], rank, request["port"])
             children.append(pid)
         codes: dict[int, int] = {}
-        deadline = None
+        limit = deadline = time.monotonic() + request["limit"]
         while len(codes) < ranks:
             for pid in children:
                 if pid not in codes and (done := os.waitpid(pid, os.WNOHANG))[0]:
                     codes[pid] = os.waitstatus_to_exitcode(done[1])
-                    if codes[pid] != 0 and deadline is None:
-                        deadline = time.monotonic() + request["grace"]
-            if deadline is not None and time.monotonic() > deadline:
+                    if codes[pid] != 0:
+                        deadline = min(deadline, time.monotonic() + request["grace"])
+            if time.monotonic() > deadline:
                 for pid in set(children) - set(codes):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             time.sleep(0.005)
-        print(json.dumps([codes[pid] for pid in children]), flush=True)
+        print(json.dumps(dict(codes=[codes[pid] for pid in children], hung=time.monotonic() > limit)), flush=True)
 
 
 if __name__ == "__main__":
