@@ -78,6 +78,7 @@ def measure(stock: bool, options: argparse.Namespace, scratch: Path) -> dict[str
         "runs": len(chains),
         "kills": kills,
         "restarts": sum(chain.attempts - 1 for chain in chains),
+        "attempts that hung": sum(chain.hangs for chain in chains),
         "runs that differ at the end": sum(bool(chain.differences) for chain in chains),
         "  … in their weights": sum(any("state_dict" in d for d in chain.differences) for chain in chains),
         "  … in metrics.csv": sum(any("metrics.csv" in d for d in chain.differences) for chain in chains),

@@ -30,18 +30,13 @@ class Server:
         self, folder: Path, setup: Any, kill: Any = None, victim: int = 0, count: bool = False, grace: float = 2.0
     ) -> list[int]:
         """One attempt at the run in this folder; returns the exit code of each rank (−signal if killed by one)."""
-        request = dict(
-            folder=str(folder),
-            setup=asdict(setup),
-            kill=kill,
-            victim=victim,
-            count=count,
-            port=free_port(),
-            grace=grace,
-        )
+        request = dict(folder=str(folder), setup=asdict(setup), kill=kill, victim=victim, count=count)
+        request |= dict(port=free_port(), grace=grace, limit=60.0)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = json.loads(self.process.stdout.readline())
+        self.hung = answer["hung"]
+        return answer["codes"]
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -60,6 +55,7 @@ class Chain:
 
     kills: list[tuple[str, str, int]] = field(default_factory=list)  # signal, phase, number of calls before it
     attempts: int = 0
+    hangs: int = 0  # attempts that had to be killed after a minute
     differences: list[str] = field(default_factory=list)
     seconds: float = 0.0  # per attempt
     repeated: int = 0  # batches that were trained on more than once
@@ -94,6 +90,7 @@ def run_chain(
             moment = draw.randrange(1, max(2, int(1.5 * calls[phase] / kills)))
             kill, victim = (int(number), moment, phase), draw.randrange(setup.ranks)
         codes = server.attempt(killed, setup, kill, victim)
+        chain.hangs += server.hung
         if set(codes) == {0}:
             break
         if kill is None:
