@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-ROOT = Path(__file__).parents[1]
+from clean_copy import clean_copy
 
 
 class Run:
@@ -50,7 +49,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a default project."""
     from cookiecutter.main import cookiecutter
 
-    folder = Path(cookiecutter(str(ROOT), no_input=True, output_dir=tmp_path_factory.mktemp("baked")))
+    place = tmp_path_factory.mktemp("baked")
+    template = clean_copy(place / "template")
+    folder = Path(cookiecutter(str(template), no_input=True, output_dir=place))
     sys.path.insert(0, str(folder))
     return folder
 

@@ -1,31 +1,16 @@
 """Fixtures that generate projects from a clean copy of the template."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from clean_copy import clean_copy
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory) -> Path:
-    """A copy of the template as git sees it: cookiecutter would also render caches that lie about in the original."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    copy = tmp_path_factory.mktemp("template") / "template"
-    for name in filter(None, listing.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
-    return copy
+    """A copy of the template as git sees it."""
+    return clean_copy(tmp_path_factory.mktemp("template") / "template")
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def test_the_training_step_logs_and_smooths_labels():
     loss = model.training_step(batch, 0)
     expected = nn.functional.cross_entropy(model.network(batch[0]), batch[1], label_smoothing=0.3)
     assert loss.equal(expected) and loss.requires_grad
+    model.on_train_epoch_end()
     assert set(model.logged) == {"train/loss", "train/acc"}
     assert model.train_acc.compute() == (model.network(batch[0]).argmax(1) == batch[1]).float().mean()
 

@@ -116,6 +116,14 @@ def test_a_trial_with_another_seed_would_be_a_second_folder_for_the_same_run(roo
         ask(root, "--trial", "7", "--seed_everything", "3")
 
 
+def test_a_trial_on_the_command_line_replaces_the_seed_of_a_file(root):
+    (root / "resolved.yaml").write_text("trial: 2\nseed_everything: 2\n")
+    wanted = ask(root, "--config", "resolved.yaml", "--trial", "3")
+    assert wanted.settings.flat["seed_everything"] == wanted.files.flat["seed_everything"] == 3
+    assert wanted.identity == ask(root, "--trial", "3").identity
+    assert wanted.changes == {"trial": 3}
+
+
 def test_a_codeversion_makes_another_run(root):
     identities = [ask(root, *version).identity for version in ([], ["--codeversion", "2"], ["--codeversion", "3"])]
     assert len(set(identities)) == 3

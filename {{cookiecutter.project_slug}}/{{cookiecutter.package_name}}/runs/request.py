@@ -69,14 +69,14 @@ def request(command: str, arguments: Sequence[str], root: Path) -> Request:
     layers = [(base_layer, short(base, root))]
     layers += [(read(found), short(found, root)) for found in (find(name, root) for name in configs)]
     for layer, source in layers:
-        files.add(layer, source)
-        settings.add(layer, source)
+        files.add(with_seed(layer), source)
+        settings.add(with_seed(layer), source)
     overrides = [
         f"{key} = {value} (instead of {files.flat[key]} in {files.source[key]})"
         for key, value in typed.items()
         if key in files.flat and not same_class(files.flat[key], value)
     ]
-    settings.add(typed, COMMAND_LINE)
+    settings.add(with_seed(typed), COMMAND_LINE)
     # A class chosen on the command line decides which of the files' settings below it still stand.
     files.add({k: v for k, v in typed.items() if any(other.startswith(f"{k}.") for other in files.flat)}, COMMAND_LINE)
 
@@ -84,14 +84,15 @@ def request(command: str, arguments: Sequence[str], root: Path) -> Request:
     if not isinstance(trial, int) or trial < 0:
         raise SettingsError(f"--trial must be a whole number from 0 on, got {trial}")
     seed = settings.flat.get("seed_everything")
-    if seed is None:
-        for each in (files, settings):
-            each.add({"seed_everything": trial}, "--trial")
-    elif trial and trial != seed:  # two folders would hold the same run
+    seed = trial if seed is None else seed
+    if trial and trial != seed:  # two folders would hold the same run
         raise SettingsError(f"--trial {trial} means seed {trial}, but seed_everything is {seed}: give only one of them")
+    for each in (files, settings):
+        each.add({"seed_everything": seed}, "--trial")
 
     changes = {k: v for k, v in settings.flat.items() if k not in base_layer or base_layer[k] != v}
-    changes.pop("seed_everything" if settings.source.get("seed_everything") == "--trial" else "", None)
+    if seed == trial:
+        changes.pop("seed_everything", None)
     codeversion = settings.flat.get("codeversion")
     run_identity = identity(settings.flat, None if codeversion is None else str(codeversion))
     group = settings.flat.get("name", "default")
@@ -106,6 +107,11 @@ def request(command: str, arguments: Sequence[str], root: Path) -> Request:
         status = run.status()
         group, run_identity = status.get("name", run.path.parent.name), status.get("identity", run_identity)
     return Request(command, settings, files, rest, list(arguments), changes, run, run_identity, group, overrides)
+
+
+def with_seed(layer: Flat) -> Flat:
+    """A layer of settings that sets the trial sets the seed, which is what a trial is."""
+    return {"seed_everything": layer["trial"], **layer} if "trial" in layer else layer
 
 
 def take_options(arguments: Sequence[str], *names: str) -> tuple[list[str], list[str]]:

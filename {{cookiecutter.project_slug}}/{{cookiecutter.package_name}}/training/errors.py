@@ -120,6 +120,8 @@ def one_line(message: str) -> str:
         return f"{key}: {unknown[1]} has no setting {unknown[2]}{near}"
     if name := re.search(r"Expected a dot import path string: ([A-Z]\w*)", message):
         return f"{key}: {why_not(name[1])}"
+    if several := re.search(r"Multiple subclasses with name (\w+)\. .*ambiguity: (.+)\.\n", message):
+        return f"{key}: there are several classes {several[1]}, give one in full: {several[2]}"
     types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", message)
     literals = re.findall(r"Expected a typing.Literal\[(.*?)\]", message)
     choices = [choice.strip(" '") for literal in literals for choice in literal.split(",")]

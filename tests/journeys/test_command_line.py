@@ -1,0 +1,428 @@
+"""The command line: LightningCLI's traps are avoided, what is asked for is done, and a mistake is one clear line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+
+@pytest.fixture
+def settings(project, tmp_path, monkeypatch):
+    """Parses a command line as Train.py does and returns all its settings, without running anything."""
+    from my_research_project.runs.request import request
+    from my_research_project.training.cli import CLI
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda *arguments, command="fit": CLI(request(command, list(arguments), project)).resolved
+
+
+@pytest.fixture
+def mistake(project, tmp_path, monkeypatch, capsys):
+    """Runs a wrong command line; returns its error, which must be one line, and must leave nothing behind."""
+    from my_research_project.training.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, command="fit"):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([command, *arguments], root=project) == 2
+        assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.name != "runs"] == []
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line.removeprefix("error: ")
+
+    return run
+
+
+def overlay(name, text):
+    Path(name).write_text(text)
+    return f"--config={name}"
+
+
+def optimizer(settings):
+    chosen = settings["model"]["init_args"]["optimizer"]
+    return chosen["class_path"], chosen["init_args"]
+
+
+# --- what is asked for is what is done
+
+
+SGD_NESTED = "model:\n  optimizer:\n    class_path: torch.optim.SGD\n    init_args: {lr: 0.5}\n"
+SGD_FULL = "model:\n  init_args:\n    optimizer:\n      class_path: torch.optim.SGD\n      init_args: {lr: 0.5}\n"
+SGD_DOTTED = "model.optimizer: torch.optim.SGD\nmodel.optimizer.lr: 0.5\n"
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda: [overlay("sgd.yaml", SGD_NESTED)],
+        lambda: [overlay("sgd.yaml", SGD_FULL)],
+        lambda: [overlay("sgd.yaml", SGD_DOTTED)],
+        lambda: ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.5"],
+        lambda: ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.5"],
+        lambda: ["--model.optimizer.lr=0.5", overlay("sgd.yaml", "model.optimizer: torch.optim.SGD\n")],
+        lambda: ["--model.optimizer", "{class_path: SGD, init_args: {lr: 0.5}}"],
+    ],
+    ids=["nested file", "file with init_args", "dotted file", "command line", "short name", "both", "as YAML"],
+)
+def test_an_optimizer_inherits_nothing_from_the_one_in_the_base(settings, choose):
+    name, values = optimizer(settings(*choose()))
+    assert name == "torch.optim.SGD"
+    assert (values["lr"], values["weight_decay"], values["momentum"]) == (0.5, 0, 0)  # torch's own defaults
+    assert "betas" not in values and "eps" not in values
+
+
+def test_an_optimizer_inherits_nothing_from_the_one_in_an_overlay(settings):
+    sgd = overlay("sgd.yaml", SGD_NESTED.replace("lr: 0.5", "lr: 0.5, momentum: 0.9, weight_decay: 0.1"))
+    name, values = optimizer(settings(sgd, "--model.optimizer=Adam"))
+    assert (name, values["weight_decay"], values["lr"]) == ("torch.optim.Adam", 0, 0.001)
+    name, values = optimizer(settings(sgd, "--model.optimizer.momentum=0.5"))
+    assert (name, values["weight_decay"], values["momentum"]) == ("torch.optim.SGD", 0.1, 0.5)
+
+
+def test_the_optimizer_that_trains_is_the_one_that_was_asked_for(train):
+    run = train("fit", "--model.optimizer=SGD", "--model.optimizer.lr=0.5", "--model.lr_scheduler=null")
+    (group,) = run.checkpoint()["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.5, 0, 0) and "betas" not in group
+
+
+def test_a_schedule_inherits_nothing_and_null_means_none(settings):
+    model = settings("--model.lr_scheduler=StepLR", "--model.lr_scheduler.step_size=5")["model"]["init_args"]
+    assert model["lr_scheduler"]["class_path"] == "torch.optim.lr_scheduler.StepLR"
+    assert "warmup" not in model["lr_scheduler"]["init_args"]
+    for null in (["--model.lr_scheduler=null"], [overlay("flat.yaml", "model: {lr_scheduler: null}\n")]):
+        assert settings(*null)["model"]["init_args"]["lr_scheduler"] is None
+
+
+def test_overlays_are_laid_over_the_base_in_order_and_the_command_line_over_all(settings):
+    first = overlay("first.yaml", "data: {batch_size: 1, num_workers: 1}\nmodel: {label_smoothing: 0.1}\n")
+    second = overlay("second.yaml", "data.batch_size: 2\nmodel: {init_args: {label_smoothing: 0.2}}\n")
+    found = settings(first, second, "--model.label_smoothing=0.3")
+    assert found["data"]["init_args"] == {"batch_size": 2, "num_workers": 1}
+    assert found["model"]["init_args"]["label_smoothing"] == 0.3
+
+
+@pytest.mark.parametrize(
+    "file", ["trainer/debug.yaml", "configs/experiments/sgd.yaml", "experiments/early_stopping.yaml"]
+)
+def test_the_projects_own_overlays_are_found_by_short_names(settings, file):
+    assert settings("--config", file) != settings()
+
+
+def test_a_list_is_appended_to_with_a_plus_and_replaced_without(settings):
+    callback = "{class_path: lightning.pytorch.callbacks.LearningRateMonitor}"
+    names = [c["class_path"].rpartition(".")[2] for c in settings()["trainer"]["callbacks"]]
+    more = settings(overlay("more.yaml", f"trainer:\n  callbacks+:\n  - {callback}\n"))["trainer"]["callbacks"]
+    assert [c["class_path"].rpartition(".")[2] for c in more] == [*names, "LearningRateMonitor"]
+    only = settings(overlay("only.yaml", f"trainer:\n  callbacks:\n  - {callback}\n"))["trainer"]["callbacks"]
+    assert [c["class_path"].rpartition(".")[2] for c in only] == ["LearningRateMonitor"]
+    typed = settings("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acc")["trainer"][
+        "callbacks"
+    ]
+    assert typed[-1]["init_args"]["monitor"] == "val/acc" and len(typed) == len(names) + 1
+
+
+def test_numbers_are_numbers_in_files_too(settings):
+    found = settings(overlay("lr.yaml", "model: {optimizer: {lr: 1e-4}}\n"))
+    assert optimizer(found)[1]["lr"] == 1e-4
+
+
+def test_the_printed_settings_can_be_used_again(settings, project, capsys):
+    from my_research_project.training.main import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--model.optimizer=SGD", "--trial=3", "--cka=null", "--print_config"], root=project)
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    again = settings(overlay("printed.yaml", printed))
+    assert again == settings("--model.optimizer=SGD", "--trial=3", "--cka=null")
+    assert again["seed_everything"] == 3
+
+
+def test_the_settings_of_a_run_can_be_used_again(train, settings):
+    run = train("fit", "--data.batch_size=32")
+    assert settings("--config", str(run.folder / "config.yaml")) == run.config
+    again = train("fit", "--config", str(run.folder / "config.yaml"), "--trial=1", defaults=True)
+    assert again.code == 0 and again.folder != run.folder
+    assert (again.config["data"], again.config["seed_everything"]) == (run.config["data"], 1)
+
+
+def test_overrides_are_said(train):
+    run = train("fit", overlay("small.yaml", "data: {batch_size: 16}\n"), "--data.batch_size=8", "--name=x")
+    log = (run.folder / "logs" / "rank-0.log").read_text()
+    assert "data.batch_size = 8 (instead of 16 in small.yaml)" in log
+    assert "name = x (instead of default in configs/base.yaml)" in log
+
+
+# --- facts about the data
+
+
+class Noise(LightningDataModule):
+    """Random images of three classes in two channels; no batch_size, no num_workers."""
+
+    classes, input_shape = 3, (2, 8, 8)
+
+    def __init__(self, samples: int = 12) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def train_dataloader(self):
+        images, targets = torch.randn(self.samples, *self.input_shape), torch.arange(self.samples) % self.classes
+        return DataLoader(TensorDataset(images, targets), batch_size=4)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+class Unknowing(LightningDataModule):
+    """A DataModule that does not say how many classes it has."""
+
+
+def test_the_data_decides_the_shape_of_network_and_metric(train):
+    run = train("fit", f"--data={__name__}.Noise", "--data.samples=8")
+    assert run.code == 0 and run.config["data"] == {"class_path": f"{__name__}.Noise", "init_args": {"samples": 8}}
+    model = run.config["model"]["init_args"]
+    assert model["classes"] == model["network"]["init_args"]["classes"] == 3
+    assert model["network"]["init_args"]["input_shape"] == [2, 8, 8]
+    weights = run.checkpoint()["state_dict"]
+    assert weights["network.block1.0.weight"].shape[1] == 2 and weights["network.head.3.weight"].shape[0] == 3
+
+
+def test_other_names_for_the_same_facts_are_filled_in_and_set_ones_stay(settings):
+    Path("my_networks.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes: int, in_chans: int = 3, in_channels: int = 3, depth: int = 1):\n"
+        "        super().__init__()\n"
+    )
+    network = settings("--model.network=my_networks.Net", "--model.network.in_channels=7")
+    assert network["model"]["init_args"]["network"]["init_args"] == dict(
+        num_classes=10, in_chans=1, in_channels=7, depth=1
+    )
+
+
+def test_facts_that_the_data_does_not_know_have_to_be_set(mistake, settings):
+    data = f"--data={__name__}.Unknowing"
+    line = mistake(data)
+    assert "there is no default" in line and "classes" in line
+    shape = ["--model.network.classes=2", "--model.network.input_shape=[1, 4, 4]"]
+    assert settings(data, "--model.classes=2", *shape)["model"]["init_args"]["classes"] == 2
+
+
+MODEL = """
+from my_research_project.model import Classifier
+
+class Mine(Classifier):
+    def __init__(self, *args, temperature: float = 1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.save_hyperparameters("temperature", "label_smoothing")
+        self.temperature = temperature
+
+    def on_train_epoch_end(self):
+        super().on_train_epoch_end()
+        self.log("used/label_smoothing", self.label_smoothing)
+        self.log("used/temperature", self.temperature)
+"""
+
+
+def test_keys_are_short_whichever_class_is_chosen(settings):
+    Path("my_model.py").write_text(MODEL)
+    found = settings(
+        "--model=my_model.Mine", "--model.temperature=2", "--model.label_smoothing=0.1",
+        "--model.network=my_research_project.networks.MLP",
+        "--model.network.hidden=[8, 8]", "--model.optimizer.lr=0.5", "--data.batch_size=16",
+    )  # fmt: skip
+    model = found["model"]["init_args"]
+    assert found["model"]["class_path"] == "my_model.Mine"
+    assert (model["temperature"], model["label_smoothing"]) == (2.0, 0.1)
+    assert model["network"]["init_args"]["hidden"] == [8, 8] and "width" not in model["network"]["init_args"]
+    assert model["optimizer"]["init_args"]["lr"] == 0.5
+    assert model["optimizer"]["init_args"]["weight_decay"] == 0.01  # the class of the model has changed, not AdamW
+
+
+def test_a_checkpoint_changes_no_settings(train):
+    Path("my_saving_model.py").write_text(MODEL)
+    model = ("--model=my_saving_model.Mine", "--trainer.limit_train_batches=3")
+    first = train("fit", *model, "--model.temperature=5", "--model.label_smoothing=0.3", "--name=first")
+    assert first.checkpoint()["hyper_parameters"]["temperature"] == 5
+    second = train(
+        "fit", *model, "--model.label_smoothing=0.1", "--name=second", "--trainer.max_epochs=2",
+        f"--resume={first.folder}/checkpoints/last.ckpt",
+    )  # fmt: skip
+    assert second.code == 0 and second.checkpoint()["global_step"] == 6
+    assert second.config["model"]["init_args"]["label_smoothing"] == 0.1
+    assert second.column("used/label_smoothing")[-1] == pytest.approx(0.1)
+    assert second.column("used/temperature")[-1] == 1
+
+
+# --- started again
+
+
+def test_a_second_start_in_the_same_folder_does_not_abort(train, capsys):
+    first = train("fit")
+    status = first.status
+    again = train("fit")
+    assert again.code == 0 and again.folder == first.folder and again.status == status
+    assert "done already" in capsys.readouterr().out
+    fresh = train("fit", "--resume=never")
+    assert fresh.code == 0 and fresh.folder == first.folder and fresh.status["attempt"] == 1
+    assert len(list(first.folder.parent.glob(".old/*/status.json"))) == 1
+
+
+def test_a_failed_run_is_started_again_in_its_folder(train):
+    Path("my_callback.py").write_text(
+        "from pathlib import Path\n"
+        "from lightning.pytorch import Callback\n"
+        "class Fail(Callback):\n"
+        "    def on_train_start(self, trainer, pl_module):\n"
+        "        if Path('fail').exists():\n"
+        "            raise RuntimeError('the first attempt fails')\n"
+    )
+    Path("fail").touch()
+    failed = train("fit", "--trainer.callbacks+=my_callback.Fail")
+    assert failed.code == 1 and failed.status["reason"] == "RuntimeError: the first attempt fails"
+    Path("fail").unlink()
+    again = train("fit", "--trainer.callbacks+=my_callback.Fail")
+    assert again.code == 0 and again.folder == failed.folder
+    assert (again.status["state"], again.status["attempt"]) == ("done", 2)
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--trainer.max_epoch=3"], "unknown setting --trainer.max_epoch: Train.py has no such setting"),
+        (["--nam=x"], "unknown setting --nam: Train.py has no such setting (did you mean name"),
+        (["--dat.batch_size=3"], "unknown setting --dat.batch_size: Train.py has no such setting"),
+        (["--data.batch=3"], "unknown setting --data.batch: my_research_project.data.Digits has no such setting"),
+    ],
+)
+def test_abbreviations_are_refused(mistake, arguments, message):
+    assert mistake(*arguments).startswith(message)
+
+
+MISTAKES = {
+    "trainer.max_epoch": ("3", "did you mean trainer.max_epochs"),
+    "model.network.widht": ("3", "did you mean model.network.width?"),
+    "cka.referense": ("init", "did you mean cka.reference"),
+    "checkpoints.mode": ("mni", "expected min or max, got mni (did you mean min?)"),
+    "data.batch_size": ("many", "expected int, got many"),
+    "model.label_smoothing": ("much", "expected float, got much"),
+    "model.optimizer.lr": ("fast", "got fast"),
+    "model.optimizer": ("SDG", "there is no class SDG (did you mean SGD"),
+    "model.network": ("torch.optim.SGD", "torch.optim.SGD is no Module"),
+    "model": ("my_research_project.model.Clasifier", "(did you mean Classifier"),
+    "data": ("my_research_project.dta.Digits", "there is no module my_research_project.dta"),
+    "model.lr_scheduler": ("StepLR", "set --model.lr_scheduler.step_size, there is no default"),
+}
+
+
+@pytest.mark.parametrize("key", MISTAKES)
+def test_mistakes_on_the_command_line_say_what_was_probably_meant(mistake, key):
+    value, message = MISTAKES[key]
+    line = mistake(f"--{key}={value}")
+    assert f"--{key}: " in line and message in line
+
+
+@pytest.mark.parametrize("key", MISTAKES)
+def test_mistakes_in_an_overlay_name_the_file(mistake, key):
+    value, message = MISTAKES[key]
+    line = mistake(overlay("mine.yaml", f"{key}: {value}\n"))
+    assert f"`{key}` in mine.yaml: " in line and message in line
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{class_path: EarlyStoping, init_args: {monitor: val/loss}}", "(did you mean EarlyStopping?)"),
+        ("{class_path: EarlyStopping, init_args: {monitr: val/loss}}", "no setting monitr (did you mean monitor?)"),
+    ],
+)
+def test_mistakes_in_a_list_of_callbacks(mistake, text, message):
+    line = mistake(overlay("mine.yaml", f"trainer:\n  callbacks+:\n  - {text}\n"))
+    assert line.startswith("`trainer.callbacks` in mine.yaml: ") and message in line
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config=trainer/gpus.yaml"], "no such settings file: trainer/gpus.yaml (did you mean configs/trainer/gpu"),
+        (["--config"], "--config needs a value"),
+        (["--trainer.max_epochs"], "argument --trainer.max_epochs: expected one argument"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--trainer.accelerator=gpuu"], "trainer: You selected an invalid accelerator name"),
+        (["--trainer.gradient_clip_algorithm=nrom"], "trainer: `gradient_clip_algorithm` nrom is invalid"),
+        (["--resume=nver"], "no checkpoint nver"),
+        (["--resume=must"], "checkpoint"),
+        (["--init_from=nowhere.ckpt"], "no checkpoint to start from: nowhere.ckpt is not a file"),
+        (["--name=../up"], "--name ../up can't name an experiment"),
+        (["--trial=-1"], "--trial must be a whole number from 0 on"),
+    ],
+)
+def test_other_mistakes(mistake, arguments, message):
+    assert message in mistake(*arguments)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_of_no_run_says_which_there_are(mistake, train, command):
+    assert "there is no run with these settings" in mistake(command=command)
+    run = train("fit", "--name=there")
+    assert f"the newest run: --run {run.folder.relative_to(Path.cwd())}" in mistake(command=command)
+
+
+# --- trackers by overlay
+
+
+def test_tensorboard(train):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train("fit", "--config=trackers/tensorboard.yaml", "--trainer.log_every_n_steps=1")
+    events = accumulator.EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    assert {"train/loss", "val/loss", "val/acc"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("val/acc")[-1].value == pytest.approx(run.column("val/acc")[-1])
+
+
+@pytest.mark.parametrize("name, module", [("MLFlowLogger", "mlflow"), ("CometLogger", "comet_ml")])
+def test_mlflow_and_comet(settings, project, name, module):
+    """As far as the logger's constructor where the package is installed; else as far as the checked settings."""
+    from lightning.pytorch import loggers
+
+    found = settings(f"--config=trackers/{'mlflow' if module == 'mlflow' else 'comet'}.yaml")["trainer"]["logger"]
+    assert [each["class_path"].rpartition(".")[2] for each in found] == ["WandB", name]
+    pytest.importorskip(module, reason=f"{module} is not installed: checked as far as its settings")
+    made = getattr(loggers, name)(**{k: v for k, v in found[1]["init_args"].items() if k != "kwargs"})
+    assert isinstance(made, loggers.Logger)
+
+
+# --- as a program
+
+
+def python(project, folder, *arguments):
+    environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, project / "Train.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_program_trains_from_any_folder(project, tmp_path):
+    done = python(project, tmp_path, "fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--cka=null")
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.glob("runs/default/000-*")
+    for line in ("run folder", "best checkpoint", "last checkpoint", "metrics", "time", "test it"):
+        assert any(text.startswith(line) for text in done.stdout.splitlines()), line
+    assert f"python Train.py test --run {folder.relative_to(tmp_path)}" in done.stdout
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
+    assert "Traceback" not in done.stderr and "💡" not in done.stderr
+
+
+def test_the_program_refuses_a_mistake_in_its_first_line(project, tmp_path):
+    done = python(project, tmp_path, "fit", "--trainer.max_epoch=1")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: unknown setting --trainer.max_epoch") and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
