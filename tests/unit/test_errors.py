@@ -140,7 +140,7 @@ def test_the_parsers_errors_become_one_line(arguments, words):
 
 def test_a_short_name_that_several_classes_have():
     message = (
-        'Parser key "model.network":\n  Errors:\n    - Multiple subclasses with name MLP. Give the full class path to '
-        "avoid ambiguity: mine.MLP, timm.MLP.\n    - Expected a <class 'NoneType'>\n  Given value: {'class_path': 'MLP'}"
+        'Parser key "model.network":\n  Errors:\n    - Multiple subclasses with name MLP. '
+        "Give the full class path to avoid ambiguity: mine.MLP, timm.MLP.\n    - Expected a <class 'NoneType'>\n"
     )
     assert one_line(message) == "model.network: there are several classes MLP, give one in full: mine.MLP, timm.MLP"
