@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from chain import HERE, Server, differences, run_chain
 from victim import Setup
 
@@ -129,6 +130,13 @@ def test_stock_lightning_does_not_pass_this_test(server, tmp_path):
     chain = run_chain(server, setup, tmp_path, seed=0, kills=4)
     assert any("state_dict" in difference for difference in chain.differences)
     assert any("metrics.csv" in difference for difference in chain.differences)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("averaging", ["none", "both"])
+def test_deterministic_kernels_on_a_gpu_survive(server, tmp_path, averaging):
+    check(server, Setup(device="cuda", averaging=averaging, accumulate=3, schedulers="step"), tmp_path, seed=0, kills=6)
 
 
 @pytest.mark.slow

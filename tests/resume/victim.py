@@ -66,6 +66,7 @@ class Setup:
     manual: bool = False  # manual optimization
     sanity: int = 0
     save_every: int = 7
+    device: str = "cpu"  # or cuda, with deterministic kernels
 
 
 class Images(Dataset):
@@ -257,7 +258,8 @@ def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
     if killer is not None:
         callbacks.append(killer)
     return Trainer(
-        accelerator="cpu",
+        accelerator=setup.device,
+        deterministic=setup.device == "cuda",
         strategy="ddp" if setup.ranks > 1 else "auto",
         devices=setup.ranks,
         max_epochs=setup.epochs if setup.max_steps < 0 else -1,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from torch.optim.swa_utils import get_swa_avg_fn
 
 
 class _Evaluated(WeightAveraging):
@@ -93,7 +94,7 @@ class SWA(_Evaluated, WeightAveraging):
     suffix = "swa"
 
     def __init__(self, start_epoch: int, evaluate: Literal["averaged", "both"] = "averaged") -> None:
-        super().__init__()
+        super().__init__(avg_fn=get_swa_avg_fn())  # torch's default for GPUs can't average buffers of integers
         self.start_epoch, self.evaluate = start_epoch, evaluate
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

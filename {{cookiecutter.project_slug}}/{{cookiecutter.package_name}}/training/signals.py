@@ -39,8 +39,7 @@ def install(at_once: Callable[[], Any] | None = None) -> None:
     global _installed_by, _at_once
     _installed_by = os.getpid()
     _at_once = at_once or _at_once
-    for number in REASONS:
-        signal.signal(number, _note)
+    install_in_worker()
 
 
 def uninstall() -> None:
@@ -57,9 +56,10 @@ def installed() -> bool:
 
 
 def install_in_worker() -> None:
-    """Install the handlers in a DataLoader worker that was not forked and so has none."""
+    """Install the handlers alone: for a DataLoader worker that was not forked and so has none."""
     for number in REASONS:
         signal.signal(number, _note)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REASONS)  # some launchers block signals, and a process inherits that
 
 
 def received() -> str | None:
