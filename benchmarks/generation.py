@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -69,13 +70,11 @@ def main() -> None:
         "questions and files": least["without hooks"] - least["start"],
         "hooks and git": least["complete"] - least["without hooks"],
     }
-    machine = {
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "cookiecutter": importlib.metadata.version("cookiecutter"),
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    machine = (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"cookiecutter {importlib.metadata.version('cookiecutter')}"
+    )
+    print(machine)
     print(f"{'case':24}{'least':>8}{'median':>8}   CPU s, {arguments.repeats} runs")
     for case, values in times.items():
         print(f"{case:24}{min(values):8.3f}{statistics.median(values):8.3f}")
@@ -86,7 +85,17 @@ def main() -> None:
     verdict = "met" if statistics.median(times["complete"]) < TARGET else "missed"
     print(f"\ncomplete / trivial: {ratio:.2f}; target of {TARGET:.0f} CPU s: {verdict}")
     if arguments.json:
-        figures = {"machine": machine, "cpu_seconds": times, "split": split, "ratio_to_trivial": ratio}
+        rows = [
+            {
+                "case": case,
+                "least CPU s": round(min(values), 3),
+                "median CPU s": round(statistics.median(values), 3),
+                "ratio": round(min(values) / least["trivial"], 2),
+            }
+            for case, values in times.items()
+        ]
+        command = f"python benchmarks/generation.py --repeats {arguments.repeats}"
+        figures = {"machine": machine, "date": str(date.today()), "command": command, "rows": rows}
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

@@ -1,0 +1,235 @@
+"""The pages say what is so: commands run, errors shown are printed, named files exist, the reference is complete."""
+
+import importlib
+import inspect
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ladder
+import pytest
+import yaml
+from baked import project  # noqa: F401
+
+ROOT = ladder.ROOT
+filled_in = ladder.load_module(ROOT / "docs" / "filled_in.py")
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "benchmarks").glob("*.md")])
+NOT_HERE = {".cruft.json", ".old/"}  # named in the text, and written by cruft and by --resume never
+GENERATED_README = "my-research-project/README.md"
+BLOCK = re.compile(r"^( *)```(\S*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+# Commands that can't run here, by a part of them.
+SKIPPED = {
+    "torchvision.": "there is no CPU build of torchvision that goes with any torch",
+    "timm.yaml": "timm needs torchvision",
+    "my_file.": "stands for a file of the reader's own",
+}
+# These need a GPU, or packages for one: only their settings are resolved.
+NEED_A_GPU = ("trainer/gpu.yaml", "trainer/ddp.yaml", "trainer/fsdp.yaml", "trainer/deepspeed.yaml")
+QUICK = {"--trainer.max_epochs": "1", "--trainer.limit_train_batches": "2", "--trainer.limit_val_batches": "2"}
+
+
+def text_of(page: Path | str, project: Path) -> str:  # noqa: F811
+    """A page as its reader sees it."""
+    return (project / "README.md").read_text() if page == GENERATED_README else filled_in.fill_in(page.read_text())
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(language, content) of each fenced block, continued lines joined."""
+    return [(language, content.replace("\\\n", " ")) for _, language, content in BLOCK.findall(text)]
+
+
+def named_file(content: str) -> Path | None:
+    """The file that a block shows, by its first line: `# my_data.py`."""
+    match = re.match(r"# ([\w./]+\.(?:py|yaml))\n", content)
+    return Path(match[1]) if match else None
+
+
+def commands(content: str) -> Iterator[tuple[list[str], str | None]]:
+    """Each `python …` command of a block as its words, and the error shown below it."""
+    lines = content.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        command = re.match(r"(?:\$ )?python (\w+\.py\b.*)", line)
+        words = shlex.split(command[1], comments=True) if command else []
+        if words and not any("…" in word for word in words):
+            yield words, following if following.startswith("error: ") else None
+
+
+def page_id(page: Path | str) -> str:
+    return page if isinstance(page, str) else str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [*PAGES, GENERATED_README], ids=page_id)
+def test_commands_run(page, project, tmp_path, monkeypatch, capsys):  # noqa: F811
+    import torch
+    from my_research_project.training import signals
+    from my_research_project.training.main import main
+
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    shown = blocks(text_of(page, project))
+    for _, content in shown:
+        if file := named_file(content):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+    for _, content in shown:
+        for (program, *arguments), error in commands(content):
+            line = shlex.join([program, *arguments])
+            if program != "Train.py":
+                if Path(program).exists():
+                    runpy.run_path(program, run_name="__main__")
+                continue
+            if any(part in line for part in SKIPPED):
+                continue
+            if any(part in line for part in NEED_A_GPU):
+                arguments.append("--print_config")
+            if "--run" in arguments:  # the folder's name in the text is an example
+                runs = sorted(Path("runs").glob("*/*/status.json"), key=lambda file: file.stat().st_mtime_ns)
+                arguments[arguments.index("--run") + 1] = str(runs[-1].parent)
+            elif arguments and not error:
+                quick = QUICK | {"--cka": "null"}
+                arguments += [f"{key}={value}" for key, value in quick.items() if key not in line]
+            signals.reset()
+            try:
+                code = main(arguments, root=project)
+            except SystemExit as end:  # --help and --print_config
+                code = end.code or 0
+            out, err = capsys.readouterr()
+            assert code == (2 if error else 0), f"{line}\n{out}\n{err}"
+            if error:
+                assert error in err.splitlines(), f"{line} prints: {err}"
+    for name in set(sys.modules) - before:
+        if (tmp_path / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def finished(project, tmp_path_factory) -> Path:  # noqa: F811
+    """The folder of a run that was trained and evaluated, for the names of the files in it."""
+    from my_research_project.training import signals
+    from my_research_project.training.main import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        quick = [f"{key}={value}" for key, value in QUICK.items()]
+        for command in ("fit", "validate", "test", "predict"):
+            signals.reset()
+            assert main([command, *quick], root=project) == 0
+    return next(folder.glob("runs/default/*"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, GENERATED_README], ids=page_id)
+def test_links_and_files_exist(page, project, finished):  # noqa: F811
+    text = text_of(page, project)
+    prose = BLOCK.sub("", text)
+    folder = project if page == GENERATED_README else page.parent
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not target.startswith(("http://", "https://")):
+            file, _, heading = target.partition("#")
+            linked = folder / file if file else page
+            assert linked.exists(), f"link to {target}"
+            assert not heading or heading in anchors(linked), f"there is no heading {target}"
+
+    written = {str(file) for _, content in blocks(text) if (file := named_file(content))}
+    options = {name for names in ladder.FILES_OF_OPTIONS.values() for name in names}
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    places = [ladder.files_in(project), ladder.files_in(finished), tracked.stdout.splitlines(), written, options]
+    exist = {f"/{name}" for names in places for name in names}
+    for name in re.findall(r"`([\w./-]+(?:\.(?:py|md|ya?ml|toml|json|csv|ckpt|png|npz|pt)|/))`", prose):
+        if name.endswith("/"):
+            found = any(f"/{name}" in path for path in exist) or name.startswith(("runs/", "wandb/"))
+        else:
+            found = any(path.endswith(f"/{name}") for path in exist)
+        assert found or name in NOT_HERE, f"{name} is in no project, run or template"
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings in links, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_has_a_place_in_the_contents():
+    for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "benchmarks" / "index.md"):
+        trees = "".join(content for language, content in blocks(index.read_text()) if language == "{toctree}")
+        named = {line for line in trees.split() if "/" not in line and not line.startswith(":")}
+        there = {page.stem for page in index.parent.glob("*.md")} - {"index"}
+        assert there <= named, f"not in {index}: {there - named}"
+
+
+def test_readme_is_short_and_maps_every_top_level_file():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 90
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in {line.strip('"').split("/")[0] for line in tracked.splitlines()} - {".gitignore", "README.md"}:
+        assert re.search(rf"^{re.escape(name)}", readme, re.MULTILINE), f"{name} is not on README's map"
+
+
+def test_the_reference_says_what_python_says(project):  # noqa: F811
+    """The pages parse the code; this imports it."""
+    markers = filled_in.MARKER.findall((ROOT / "docs" / "reference.md").read_text())
+    named = {path for kind, path, _ in markers if kind == "class"}
+    line = re.compile(r"^- `(\w+)` \(`.*?`, (required|default `.*`)\): \S", re.MULTILINE)
+    for path in named:
+        module, _, name = path.rpartition(".")
+        imported = getattr(importlib.import_module(f"my_research_project.{module}"), name)
+        expected = {
+            key: "required" if parameter.default is parameter.empty else f"default `{parameter.default!r}`"
+            for key, parameter in inspect.signature(imported).parameters.items()
+        }
+        assert dict(line.findall(filled_in.class_arguments(path))) == expected
+
+    configs = "".join(file.read_text() for file in (project / "configs").rglob("*.yaml"))
+    used = set(re.findall(r"my_research_project\.([\w.]+\.[A-Z]\w*)", configs))
+    assert {path.rpartition(".")[2] for path in used} <= {path.rpartition(".")[2] for path in named}
+
+
+def test_the_reference_has_every_setting_of_train_py(finished):
+    settings = yaml.safe_load((finished / "config.yaml").read_text())
+    page = filled_in.fill_in((ROOT / "docs" / "reference.md").read_text())
+    for key in settings:
+        assert re.search(rf"--{key}[\s.`]", page) or key == "trainer", f"{key} is not in the reference"
+
+
+def test_results_describe_status_and_exit_codes(finished):
+    from my_research_project.runs.folder import EXIT_CODES
+
+    page = (ROOT / "docs" / "results.md").read_text()
+    cells = [line.split("|")[1] for line in page.split("## status.json")[1].split("##")[0].splitlines() if "|" in line]
+    fields = set(re.findall(r"`(\w+)`", " ".join(cells)))
+    assert fields == set(json.loads((finished / "status.json").read_text()))
+    codes = dict(re.findall(r"^\| `([\w ]+)` \| (\d+) \|", page, re.MULTILINE))
+    assert codes == {state: str(code) for state, code in EXIT_CODES.items()}
+
+
+def test_all_options_are_described():
+    page = (ROOT / "docs" / "template.md").read_text()
+    for key, value in ladder.QUESTIONS.items():
+        if not key.startswith("_"):
+            row = re.search(rf"^\|[^|]*`{key}`.*$", page, re.MULTILINE)
+            assert row, f"{key} is not described"
+            for choice in value if isinstance(value, list) else []:
+                assert f"`{choice}`" in row[0], f"{key}: {choice} is not described"
+    for combination in ladder.UNSUPPORTED:
+        for key, value in combination.items():
+            assert f"`{key}={value}`" in page
+
+
+def test_figures_are_a_table_or_not_there(tmp_path, monkeypatch):
+    assert filled_in.fill_in("<!-- figures: no-such-file.json -->") == "*Not measured yet.*"
+    monkeypatch.setattr(filled_in, "DOCS", tmp_path)
+    rows = [{"case": "one", "seconds": 0.000123456, "ratio": 1}, {"case": "two", "seconds": 2.0}]
+    (tmp_path / "benchmarks" / "data").mkdir(parents=True)
+    record = {"machine": "2 cores", "date": "2026-01-02", "command": "python b.py", "rows": rows}
+    (tmp_path / "benchmarks" / "data" / "b.json").write_text(json.dumps(record))
+    lines = filled_in.fill_in("<!-- figures: b.json -->").splitlines()
+    assert lines[0] == "| case | seconds | ratio |" and lines[2] == "| one | 0.0001235 | 1 |"
+    assert "2026-01-02" in lines[-1] and "`python b.py`" in lines[-1] and "2 cores" in lines[-1]
