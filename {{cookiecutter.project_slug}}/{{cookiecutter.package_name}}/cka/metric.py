@@ -14,7 +14,7 @@ negative number, no clamp and no epsilon. Sums over minibatches follow Nguyen, R
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -32,14 +32,15 @@ class CKAError(ValueError):
 def full_precision(device: torch.device) -> Iterator[None]:
     """No autocast, and float32 products in float32: a Gram matrix rounded to bfloat16 gives a CKA wrong by 0.3."""
     matmul = (torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn).matmul
-    before = getattr(matmul, "fp32_precision", None)  # torch < 2.9 has no such switch per backend
-    with torch.autocast(device.type, enabled=False):
+    before = getattr(matmul, "fp32_precision", "ieee")  # torch < 2.9 has no such switch for a backend
+    lower = before not in ("ieee", "none")
+    with torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext():
         try:
-            if before is not None:
+            if lower:
                 matmul.fp32_precision = "ieee"
             yield
         finally:
-            if before is not None:
+            if lower:
                 matmul.fp32_precision = before
 
 
@@ -50,8 +51,13 @@ def u_center(grams: Tensor) -> Tensor:
         grams: (..., n, n), symmetric, n at least 3.
 
     Returns:
-        A new tensor of the same shape. Layers that give the same output for every sample become exactly zero.
+        A new tensor of the same shape.
     """
+    return _u_center(grams)[0]
+
+
+def _u_center(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """U-centred Gram matrices, and what was taken off each row (..., n)."""
     n = grams.shape[-1]
     grams = grams.clone()
     diagonal = grams.diagonal(dim1=-2, dim2=-1)
@@ -61,10 +67,7 @@ def u_center(grams: Tensor) -> Tensor:
     grams -= means.unsqueeze(-1)
     grams -= means.unsqueeze(-2)
     diagonal.zero_()
-    # Where all samples are alike, what is left is rounding, and rounding would pass for a representation.
-    rounding = 16 * torch.finfo(grams.dtype).eps * means.abs().amax(-1)
-    alike = torch.linalg.vector_norm(grams, ord=torch.inf, dim=(-2, -1)) <= rounding
-    return grams.masked_fill_(alike[..., None, None], 0)
+    return grams, means
 
 
 def squared_distances(grams: Tensor) -> Tensor:
@@ -293,14 +296,14 @@ class CKA(Metric):
             self.skipped += n
             return
         with full_precision(grams_a.device):
-            a, norms_a = _unit(grams_a)
-            b, norms_b = (a, norms_a) if grams_b is None else _unit(grams_b)
+            a, sizes_a = _unit(grams_a)
+            b, sizes_b = (a, sizes_a) if grams_b is None else _unit(grams_b)
             # <a, b> for all pairs of layers: products over one row of the Gram matrices in float32, sums over the rows
             # in float64. As one float32 product over all n² entries it would err by 3e-6 at n = 256.
-            cosines = torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0)).sum(0, dtype=self.xy.dtype)
-        self.xy += cosines * norms_a.unsqueeze(1) * norms_b
-        self.xx += norms_a.square()
-        self.yy += norms_b.square()
+            products = torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0)).sum(0, dtype=self.xy.dtype)
+        self.xy += products * torch.outer(sizes_a, sizes_b)
+        self.xx += _squared_norm(a) * sizes_a.square()
+        self.yy += _squared_norm(b) * sizes_b.square()
         self.samples += n
 
     def compute(self) -> Tensor:
@@ -311,7 +314,16 @@ class CKA(Metric):
 
 
 def _unit(grams: Tensor) -> tuple[Tensor, Tensor]:
-    """U-centred Gram matrices scaled to norm 1, so that none over- or underflows, and their norms (L,) in float64."""
-    grams = u_center(grams)
-    norms = torch.linalg.vector_norm(grams, dim=(-2, -1), dtype=torch.float64)
-    return grams.div_(torch.where(norms > 0, norms, 1).to(grams.dtype)[:, None, None]), norms
+    """U-centred Gram matrices with a largest entry of 1, so that none over- or underflows, and what they were divided
+    by, (L,) in float64. A layer with the same output for every sample becomes 0: what is left of it is rounding, and
+    would pass for a representation."""
+    grams, means = _u_center(grams)
+    entries = grams.flatten(1)
+    sizes = torch.maximum(entries.amax(1), -entries.amin(1))
+    varies = sizes > 16 * torch.finfo(grams.dtype).eps * means.abs().amax(1)
+    grams *= torch.where(varies, 1 / sizes, 0)[:, None, None]
+    return grams, sizes.double()
+
+
+def _squared_norm(grams: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(grams, dim=-1).double().square().sum(-1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from .metric import CONSTANT, CKAError, full_precision, u_center
 
 LISTS = (nn.ModuleList, nn.ModuleDict)  # their forward is never called
 NOT_LAYERS = (Metric, _Loss)
+IN_CACHE = 2**18  # numbers
 NO_NEW_OUTPUT = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)  # in eval mode
 
 
@@ -26,11 +28,11 @@ class GramRecorder:
 
     For a layer's output x, flattened to (n, d), the Gram matrix is x xᵀ / d in float32 (float64 for float64 outputs),
     whatever precision or autocast the model runs in. It is taken in the hook: a later in-place operation can't change
-    it, and the memory needed is L n² numbers and, at most, one copy of one layer's output.
+    it, and the memory needed is L n² numbers and, on a GPU, at most one copy of one layer's output.
 
-    Where a float32 product would lose what CKA looks at (outputs with a large mean, or nearly orthogonal ones), the
-    features are centred first, or if need be centred and multiplied in float64. The first batch decides, layer by
-    layer.
+    Rounding in a product of float32 features would show in CKA where their mean is large, or where few samples are
+    nearly orthogonal. So a batch's mean is taken off the features (CKA does not depend on it), except in layers where
+    the first batch showed that there is no need, and small batches are multiplied in float64.
 
     Args:
         model: any module. Its code, mode, weights and outputs stay as they are.
@@ -67,8 +69,12 @@ class GramRecorder:
         self.batch_dim = batch_dim
         self.names: list[str] = []
         self._layers, self._required = select_layers(model, layers)
-        self._ways: dict[str, str] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._means: dict[str, Tensor] = {}  # of the first batch
+        self._as_is: set[str] = set()  # layers that need no centring
+        self._half: set[str] = set()  # layers in half precision on a GPU, whose tensor cores add up less exactly
+        self._constant: set[str] = set()  # layers that seem to give the same for every sample
+        self._decided = False
         self._clear()
 
     def __enter__(self) -> "GramRecorder":
@@ -82,7 +88,7 @@ class GramRecorder:
 
     def grams(self) -> Tensor:
         """The Gram matrices (L, n, n) of the batch that just ran, in the order of ``names``; forgets them."""
-        grams, silent, calls = self._grams, self._silent, self._calls
+        grams, widths, silent, calls = self._grams, self._widths, self._silent, self._calls
         self._clear()
         if not self.names:
             self.names = self._settle(grams, silent, calls)
@@ -99,12 +105,41 @@ class GramRecorder:
             )
         if len({gram.dtype for gram in chosen}) > 1:
             chosen = [gram.double() for gram in chosen]
+        if not self._decided and len(chosen[0]) >= 4:
+            self._decide(chosen)
+        torch._foreach_div_(chosen, [widths[name] for name in self.names])  # one kernel on a GPU
         return torch.stack(chosen)
+
+    def _decide(self, grams: list[Tensor]) -> None:
+        """After the first batch: where the features can be multiplied as they are, and which layers seem constant.
+
+        U-centring takes the samples' common part off a Gram matrix, and leaves the rounding errors of the whole. What
+        counts is the size of the whole against what is left; over n² entries of random sign the errors average out
+        like 1 / n. Up to a ratio of n / 4 CKA errs by less than 1e-6.
+        """
+        stack = torch.stack(grams)
+        n, diagonals = stack.shape[-1], stack.diagonal(dim1=1, dim2=2)
+        numbers = (
+            torch.linalg.matrix_norm(u_center(stack)),
+            torch.linalg.matrix_norm(stack - diagonals.diag_embed()),
+            torch.stack(torch._foreach_norm([self._means[name] for name in self.names])).square(),
+            diagonals.sum(1),
+        )
+        for i, (name, left, centred, mean, trace) in enumerate(
+            zip(self.names, *(x.tolist() for x in numbers), strict=True)
+        ):
+            if trace <= CONSTANT * n * mean:
+                self._constant.add(name)
+                grams[i].zero_()
+            elif math.hypot(centred, n * mean) <= n / (16 if name in self._half else 4) * left:
+                self._as_is.add(name)
+        self._means, self._decided = {}, True
 
     def _clear(self) -> None:
         self._grams: dict[str, Tensor] = {}
         self._silent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
+        self._widths: dict[str, int] = {}
 
     def _settle(self, grams: dict[str, Tensor], silent: dict[str, str], calls: Counter[str]) -> list[str]:
         """After the first batch: which layers can be compared. The others are an error or a warning."""
@@ -130,8 +165,9 @@ class GramRecorder:
             rank_zero_warn("CKA leaves out " + "; ".join(f"{k!r} ({v})" for k, v in problems.items()))
         return names
 
-    @torch.compiler.disable
     def _record(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():  # or the hook would live on in the compiled code
+            return
         x = next(_floating_tensors(output), None)
         key = f"{name}#{self._calls[name]}" if self._calls[name] else name
         self._calls[name] += 1
@@ -139,45 +175,40 @@ class GramRecorder:
             self._silent[key] = "gave no floating-point tensor" if x is None else f"gave the shape {tuple(x.shape)}"
             return
         with torch.no_grad(), full_precision(x.device):
-            x = x.detach().movedim(self.batch_dim, 0)
-            # A Gram matrix doesn't depend on the order of the features: in the order in which they lie in memory,
-            # flattening a channels-last output takes no copy.
-            x = x.permute(0, *sorted(range(1, x.dim()), key=lambda i: -x.stride(i))).flatten(1)
-            x = x if x.dtype == torch.float64 else x.float()
-            if key in self._ways:
-                self._grams[key] = _gram(x, self._ways[key])
-                return
-            for way in ("as is", "centred", "float64"):
-                gram = _gram(x, way)
-                if not _ill_conditioned(gram) or (way == "centred" and x.device.type == "mps"):  # has no float64
-                    break
-            self._grams[key] = gram
-            if len(x) >= 4:
-                self._ways[key] = way
+            if self.batch_dim or not x.is_contiguous():
+                # A Gram matrix doesn't depend on the order of the features: in the order in which they lie in memory,
+                # flattening a channels-last output takes no copy.
+                x = x.movedim(self.batch_dim, 0)
+                x = x.permute(0, *sorted(range(1, x.dim()), key=lambda i: -x.stride(i)))
+            x = x.flatten(1)
+            n, d = x.shape
+            exact = x.dtype == torch.float64 or (n**4 <= 16 * d and x.device.type != "mps")  # which has no float64
+            dtype = torch.float64 if exact else torch.float32
+            mean = None if key in self._as_is else x.mean(0, dtype=dtype)
+            gram = _gram(x, mean, dtype)
+            if not self._decided:
+                self._means[key] = mean
+                if x.is_cuda and x.dtype.itemsize == 2:
+                    self._half.add(key)
+            elif key in self._constant:  # what is left of it is rounding
+                gram *= gram.trace() > CONSTANT * n * mean.dot(mean)
+            self._grams[key], self._widths[key] = gram, d
 
 
-def _gram(x: Tensor, way: str) -> Tensor:
-    """x xᵀ / d of features (n, d). ``way`` is "as is", "centred", or "float64" (centred, and all in float64)."""
-    if way == "as is":
-        return (x @ x.T).div_(x.shape[1])
-    z = x.double() if way == "float64" else x
-    mean = z.mean(0)
-    z = z - mean
-    gram = (z @ z.T).div_(x.shape[1])
-    varies = gram.trace() > CONSTANT * len(x) / x.shape[1] * mean.square().sum()
-    return gram * varies
-
-
-def _ill_conditioned(gram: Tensor) -> bool:
-    """Whether rounding in ``gram`` could shift CKA by more than about 1e-6.
-
-    U-centring takes most of the matrix away where the features have a large mean, and leaves the rounding errors. What
-    counts is their size against what is left; over n² entries of random sign they average out like 1 / n.
-    """
-    if len(gram) < 4:
-        return True
-    left = torch.linalg.matrix_norm(u_center(gram))
-    return bool(torch.linalg.matrix_norm(gram - gram.diagonal().diag()) > len(gram) / 4 * left)
+def _gram(x: Tensor, mean: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """x xᵀ of features (n, d), less their ``mean`` (d,) where it is given, multiplied in ``dtype``."""
+    if mean is None and x.dtype == dtype:
+        return x @ x.T
+    if mean is None and x.is_cuda and dtype == torch.float32:  # half precision: tensor cores, products exact
+        return torch.mm(x, x.T, out_dtype=dtype)
+    gram = None
+    # On a CPU in parts: converted and centred, they are still in the cache when they are multiplied.
+    width = x.shape[1] if x.is_cuda else max(IN_CACHE // len(x), 1)
+    for start in range(0, x.shape[1], width):
+        part = x[:, start : start + width]
+        part = part.to(dtype) if mean is None else part - mean[start : start + width]
+        gram = part @ part.T if gram is None else gram.addmm_(part, part.T)
+    return gram
 
 
 def select_layers(model: nn.Module, patterns: Sequence[str] | None = None) -> tuple[dict[str, nn.Module], set[str]]:
