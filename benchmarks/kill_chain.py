@@ -12,9 +12,11 @@ what it offers: seed_everything(workers=True), ModelCheckpoint(save_last=True) a
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="kills of each kind of run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "package").symlink_to(PACKAGE)
@@ -38,12 +40,19 @@ def main() -> None:
             name: measure(name == "stock Lightning", options, Path(scratch))
             for name in ("this template", "stock Lightning")
         }
-    labels = list(next(iter(figures.values())))
-    print(f"{'':34}" + "".join(f"{name:>18}" for name in figures))
-    for label in labels:
-        print(f"{label:34}" + "".join(f"{row[label]:>18}" for row in figures.values()))
+    rows = [
+        {"": label} | {name: values[label] for name, values in figures.items()} for label in figures["this template"]
+    ]
+    print(" " * 38 + "".join(f"{name:>17}" for name in figures))
+    for row in rows:
+        print("".join(f"{value:<38}" if not name else f"{value:>17}" for name, value in row.items()))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        import torch
+
+        machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}"
+        command = f"python benchmarks/kill_chain.py --kills {options.kills} --seed {options.seed}"
+        record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
+        options.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def measure(stock: bool, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:

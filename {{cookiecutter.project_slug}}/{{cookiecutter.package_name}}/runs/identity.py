@@ -74,7 +74,7 @@ def short_value(value: Any) -> str:
     """A value as part of a name: a class without its module, a list of classes as their names joined by +."""
     if isinstance(value, Mapping) and "class_path" in value:
         return short_value(value["class_path"])
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) and "class_path" in item for item in value):
+    if isinstance(value, list) and any(isinstance(item, Mapping) and "class_path" in item for item in value):
         return "+".join(short_value(item) for item in value)
     if isinstance(value, str) and re.fullmatch(r"[\w.]+\.[A-Z]\w*", value):
         return value.rsplit(".", 1)[-1]

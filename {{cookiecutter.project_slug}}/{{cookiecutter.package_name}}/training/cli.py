@@ -115,7 +115,7 @@ class CLI(LightningCLI):
         except SettingsError as error:
             raise located(error, self.wanted.settings) from error
         # Now, before folders and ids of this one run are put in: these settings are also good for another run.
-        text = self._parser(command).dump(self.config[command], skip_none=False, format="json")
+        text = self._parser(command).dump(self.config[command], skip_none=False, skip_validation=True, format="json")
         self.resolved = {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
     def _parse_ckpt_path(self) -> None:
@@ -145,8 +145,11 @@ class CLI(LightningCLI):
         seed_everything(seed, workers=True, verbose=False)
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
-        chosen = self._get(self.config_init, "trainer").callbacks or []
-        if any(isinstance(callback, ProgressBar) for callback in chosen):  # instead of ours
+        settings = self._get(self.config_init, "trainer")
+        chosen = settings.callbacks or []
+        if trainer_settings.get("enable_progress_bar") is False:  # a bar is for a terminal: in a log file it is noise
+            settings.callbacks = [callback for callback in chosen if not isinstance(callback, ProgressBar)]
+        elif any(isinstance(callback, ProgressBar) for callback in chosen):  # instead of ours
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         self.trainer_defaults = dict(callbacks=callbacks)
         try:

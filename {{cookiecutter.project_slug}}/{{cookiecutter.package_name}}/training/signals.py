@@ -59,7 +59,6 @@ def install_in_worker() -> None:
     """Install the handlers alone: for a DataLoader worker that was not forked and so has none."""
     for number in REASONS:
         signal.signal(number, _note)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, REASONS)  # some launchers block signals, and a process inherits that
 
 
 def received() -> str | None:
