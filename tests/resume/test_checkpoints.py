@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +115,29 @@ class FullDiskAt(Callback):
             self.full.__enter__()
         if trainer.global_step == self.last:
             self.full.__exit__(None, None, None)
+
+
+def test_hyperparameters_that_could_not_be_read_again_are_left_out(tmp_path):
+    class Saved(Model):
+        def __init__(self, width=8, sizes=(1, 2), optimizer=torch.optim.SGD, folder=Path("/")):
+            super().__init__()
+            self.save_hyperparameters()
+
+    with pytest.warns(UserWarning, match="leave out hyper_parameters that are no plain data: optimizer, folder"):
+        fit(tmp_path, Checkpoints(), Saved(), epochs=1)
+    saved = torch.load(find(tmp_path / "checkpoints").path, weights_only=True)
+    assert saved["hyper_parameters"] == dict(width=8, sizes=(1, 2))
+
+
+def test_what_else_can_not_be_read_again_stops_the_run_at_its_first_save(tmp_path):
+    class Strange(Callback):
+        def state_dict(self):
+            return dict(folder=Path("/"))
+
+    with pytest.raises(
+        CheckpointError, match="can't read checkpoint .* holds a pathlib.PosixPath, which is no plain data"
+    ):
+        fit(tmp_path, Checkpoints(every_n_steps=1), callbacks=[Strange()])
 
 
 def test_on_a_full_disk_the_run_goes_on_and_says_so(tmp_path):

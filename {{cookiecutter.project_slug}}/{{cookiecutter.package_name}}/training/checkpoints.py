@@ -14,6 +14,7 @@ What the files are called, and how they are found again: checkpoint_files.py.
 import hashlib
 import math
 import pickle
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -66,7 +67,9 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except (pickle.UnpicklingError, RuntimeError) as error:
-            raise CheckpointError(f"can't read checkpoint {path}: {error}") from error
+            strange = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+            why = f"it holds a {strange[1]}, which is no plain data" if strange else str(error).splitlines()[0]
+            raise CheckpointError(f"can't read checkpoint {path}: {why}") from error
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -101,7 +104,7 @@ class Checkpoints(Callback):
         every_n_minutes: minutes between two saves; None: only steps count. Work that a SIGKILL can cost at most.
         monitor: metric that decides which checkpoint is the best.
         mode: whether the best value of it is the smallest or the largest. A NaN is never the best.
-        keep: how many of the newest checkpoints to keep (at least 2: the older one is used when the newest is damaged).
+        keep: how many of the newest checkpoints to keep; with 1 there is none to go back to when that one is damaged.
         full_disk: what to do when a checkpoint can't be written: `go on` without it, or `stop` with the error.
         config: what meta.json says the run's settings are: a path or an identity.
     """
@@ -118,13 +121,9 @@ class Checkpoints(Callback):
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
-        self.every_n_steps, self.every_n_minutes, self.keep, self.full_disk = (
-            every_n_steps,
-            every_n_minutes,
-            keep,
-            full_disk,
-        )
-        self.monitor, self.mode, self.config = monitor, mode, config
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self.monitor, self.mode, self.keep = monitor, mode, keep
+        self.full_disk, self.config = full_disk, config
         self.on_save: Callable[[dict[str, Any]], Any] | None = None
         self.best_value: float | None = None
         self._best_due = False
@@ -142,6 +141,14 @@ class Checkpoints(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return dict(best_value=self.best_value, best_due=self._best_due)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out what `save_hyperparameters` has put in and could not be read again safely, such as classes."""
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            values = checkpoint.get(key, {})
+            if strange := [name for name, value in values.items() if not is_plain(value)]:
+                rank_zero_warn(f"checkpoints leave out {key} that are no plain data: {', '.join(strange)}")
+                checkpoint[key] = {name: value for name, value in values.items() if name not in strange}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Due again if a kill may have come between writing the file and naming it best.ckpt.
@@ -209,11 +216,11 @@ class Checkpoints(Callback):
         """Write a checkpoint, on all ranks together.
 
         Raises:
-            CheckpointError: it can't be written and `full_disk` is `stop`.
+            CheckpointError: it could not be read again; or it can't be written and `full_disk` is `stop`.
         """
         started, step = time.monotonic(), trainer.global_step
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        path, problem = self.folder / f"step-{step:08d}.ckpt", None
+        path, problem, stop = self.folder / f"step-{step:08d}.ckpt", None, self.full_disk == "stop"
         try:
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsFile):
@@ -223,9 +230,11 @@ class Checkpoints(Callback):
                 self._name(path, self._entry(trainer, path, started))
         except OSError as error:
             problem = f"checkpoint of step {step} could not be written: {error.strerror or error} ({path})"
-        problem = trainer.strategy.broadcast(problem)  # from rank 0, which writes; waits for it too
+        except CheckpointError as error:
+            problem, stop = str(error), True
+        problem, stop = trainer.strategy.broadcast((problem, stop))  # from rank 0, which writes; waits for it too
         self._step, self._time, self._best_due = step, time.monotonic(), self._best_due and problem is not None
-        if problem and self.full_disk == "stop":
+        if problem and stop:
             raise CheckpointError(problem)
         if problem:
             rank_zero_warn(f"{problem}; the one before it is still there, and the run goes on")
@@ -272,6 +281,15 @@ def agree(trainer: Trainer, due: bool, reason: str | None) -> tuple[bool, str | 
     wish = torch.tensor([due and trainer.is_global_zero, reasons.index(reason)], device=trainer.strategy.root_device)
     torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
     return bool(wish[0]), reasons[int(wish[1])]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers, strings, tensors, lists and dicts alone, which torch.load reads safely."""
+    if type(value) is dict:
+        return all(is_plain(part) for part in (*value.keys(), *value.values()))
+    if type(value) in (list, tuple):
+        return all(map(is_plain, value))
+    return type(value) in (str, int, float, bool, type(None), torch.Tensor, torch.Size, torch.dtype)
 
 
 def load_weights(model: LightningModule, path: str | Path, strict: bool = True) -> str:
