@@ -1,5 +1,6 @@
 """The callback Checkpoints: when it saves, what it keeps, how it tells, and how a run ends; and warm starts."""
 
+import ctypes
 import json
 import math
 import os
@@ -189,20 +190,32 @@ def test_it_needs_exact_resume(tmp_path):
 
 
 class Interrupt(Callback):
+    def __init__(self, number):
+        self.number = number
+
     def on_train_batch_end(self, trainer, pl_module, *arguments):
         if trainer.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
-def test_a_signal_stops_the_run_with_its_reason(tmp_path):
+class Thief(Callback):
+    """Takes SIGUSR1 as LLVM does: behind Python's back, and to drop it."""
+
+    def on_train_batch_end(self, trainer, pl_module, *arguments):
+        if trainer.global_step == 1:
+            ctypes.CDLL(None).signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("number, reason", [(signal.SIGTERM, "preempted"), (signal.SIGUSR1, "time limit")])
+def test_a_signal_stops_the_run_with_its_reason(tmp_path, number, reason):
     signals.install()
     try:
         with pytest.raises(signals.Stopped) as stopped:
-            fit(tmp_path, Checkpoints(), callbacks=[Interrupt()])
+            fit(tmp_path, Checkpoints(), callbacks=[Interrupt(number), Thief()])
     finally:
         signals.uninstall()
         signals.reset()
-    assert stopped.value.reason == "preempted"
+    assert stopped.value.reason == reason
     assert find(tmp_path / "checkpoints").step == 5
 
 

@@ -114,7 +114,7 @@ class WorkerStart:
         self.then = then
 
     def __call__(self, worker: int) -> None:
-        signals.install_in_worker()
+        signals.put_in_place()
         if self.then is not None:
             self.then(worker)
 

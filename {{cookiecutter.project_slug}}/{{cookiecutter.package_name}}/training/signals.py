@@ -39,7 +39,7 @@ def install(at_once: Callable[[], Any] | None = None) -> None:
     global _installed_by, _at_once
     _installed_by = os.getpid()
     _at_once = at_once or _at_once
-    install_in_worker()
+    put_in_place()
 
 
 def uninstall() -> None:
@@ -55,8 +55,17 @@ def installed() -> bool:
     return _installed_by != 0
 
 
-def install_in_worker() -> None:
-    """Install the handlers alone: for a DataLoader worker that was not forked and so has none."""
+def keep() -> None:
+    """Take the signals back, if they were ours, from a library that has taken them without Python knowing.
+
+    LLVM does so when Triton loads it, at the first compiled kernel or earlier, and then drops every SIGUSR1.
+    """
+    if installed():
+        put_in_place()
+
+
+def put_in_place() -> None:
+    """Install the handlers alone: also for a DataLoader worker that was not forked and so has none."""
     for number in REASONS:
         signal.signal(number, _note)
 
