@@ -135,6 +135,7 @@ class Checkpoints(Callback):
         trainer.callbacks.insert(1, self)  # a checkpoint is cut before any other hook of a batch has run
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        signals.keep()
         if signals.installed():  # Lightning's own handlers save or raise in the middle of a step
             trainer._signal_connector.register_signal_handlers = lambda: None
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
@@ -157,6 +158,7 @@ class Checkpoints(Callback):
     # When to save, and when to stop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        signals.keep()
         self._step, self._time = trainer.global_step, time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
