@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 import warnings
+from datetime import date
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
@@ -210,36 +211,39 @@ def main():
     tools = [tool for tool in TOOLS if tool in ("floor", "template") or tool.replace("_", "-") in installed]
     for tool in set(TOOLS) - set(tools):
         print(f"{tool} is not installed: skipped (see --help)")
-    machine = {
-        "cpu": next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "?"),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        **{tool: installed[tool.replace("_", "-")] for tool in tools[2:]},
-    }
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), "\n")
-    figures = {"machine": machine, "cases": {}}
+    processor = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "?")
+    machine = f"{processor}, one thread, {platform.system()}, torch {torch.__version__}"
+    versions = ", ".join(f"{tool} {installed[tool.replace('_', '-')]}" for tool in tools[2:])
+    print(f"{machine}; {versions}\n")
+    rows = []
     for name in [arguments.case] if arguments.case else CASES:
         results, layers, samples = measure(name, tools, arguments.repeats)
-        alone = peak(name, "forward", arguments.peers)
-        for tool in tools[1:]:
-            if "failed" not in results[tool]:
-                over = peak(name, tool, arguments.peers)
-                results[tool]["memory_mb"] = None if over is None else over - alone
-        figures["cases"][name] = {"layers": layers, "samples": samples, "tools": results}
-        print(f"{name}: {layers} layers, batches of {samples}; floor {results['floor']['cpu_s']:.4f} CPU s for a batch")
+        alone, floor_s = peak(name, "forward", arguments.peers), results["floor"]["cpu_s"]
+        print(f"{name}: {layers} layers, batches of {samples}; floor {floor_s:.4f} CPU s for a batch")
         print(f"{'tool':14}{'CPU s':>10}{'× floor':>9}{'× template':>12}{'memory MB':>11}{'max error':>11}")
         for tool in tools[1:]:
-            row = results[tool]
-            if "failed" in row:
-                print(f"{tool:14} {row['failed']}")
-                continue
-            ratios = row["cpu_s"] / results["floor"]["cpu_s"], row["cpu_s"] / results["template"]["cpu_s"]
-            print(
-                f"{tool:14}{row['cpu_s']:10.4f}{ratios[0]:9.2f}{ratios[1]:12.2f}{row['memory_mb']:11.0f}{row['error']:11.1e}"
-            )
+            figures = results[tool]
+            row = {"case": f"{name}, {layers} layers", "tool": tool}
+            if "failed" in figures:
+                row["CPU s"] = "fails"
+                print(f"{tool:14} {figures['failed']}")
+            else:
+                seconds_ = figures["cpu_s"]
+                row |= {
+                    "CPU s": seconds_,
+                    "× floor": round(seconds_ / floor_s, 2),
+                    "× template": round(seconds_ / results["template"]["cpu_s"], 2),
+                    "memory MB": round((peak(name, tool, arguments.peers) or float("nan")) - alone),
+                    "max error": f"{figures['error']:.1e}",
+                }
+                print(f"{tool:14}{seconds_:10.4f}{row['× floor']:9.2f}{row['× template']:12.2f}{row['memory MB']:11}"
+                      f"{row['max error']:>11}")  # fmt: skip
+            rows.append(row)
         print(flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        command = "python benchmarks/cka.py --peers FOLDER" + (f" --case {arguments.case}" if arguments.case else "")
+        data = {"date": str(date.today()), "command": command, "machine": f"{machine}; {versions}", "rows": rows}
+        arguments.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

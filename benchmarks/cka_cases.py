@@ -97,7 +97,7 @@ class Synthetic(nn.Module):
     def __init__(self, depth=100, width=4096):
         super().__init__()
         self.layers = nn.ModuleList(nn.Identity() for _ in range(depth))
-        self.register_buffer("mix", torch.randn(depth, 64, width) / 8)
+        self.mix = nn.Parameter(torch.randn(depth, 64, width) / 8, requires_grad=False)
 
     def forward(self, x):
         for index, layer in enumerate(self.layers):

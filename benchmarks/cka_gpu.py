@@ -14,6 +14,7 @@ import statistics
 import sys
 import warnings
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -168,26 +169,36 @@ def main():
         sys.path.append(arguments.peers)
     warnings.simplefilter("ignore")
     rate = copy_rate()
-    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "copy": f"{rate / 1e12:.2f} TB/s"}
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), "\n")
-    results = {"machine": machine, "cases": {}}
+    machine = f"{torch.cuda.get_device_name()}, copies {rate / 1e12:.2f} TB/s, torch {torch.__version__}"
+    print(machine, "\n")
+    rows = []
     for name in [arguments.case] if arguments.case else CASES:
         for precision in [arguments.precision] if arguments.precision else ("fp32", "bf16"):
-            row = measure(name, precision, arguments.repeats, rate)
-            results["cases"][f"{name}, {precision}"] = row
-            print(f"{name}, {precision}: {row['layers']} layers, forward {row['forward_ms']:.2f} ms, "
-                  f"reading the activations once {row['read_ms']:.2f} ms")  # fmt: skip
+            figures = measure(name, precision, arguments.repeats, rate)
+            print(f"{name}, {precision}: {figures['layers']} layers, forward {figures['forward_ms']:.2f} ms, "
+                  f"reading the activations once {figures['read_ms']:.2f} ms")  # fmt: skip
             print(f"{'tool':14}{'ms':>8}{'kernels':>9}{'with forward ms':>17}{'memory MB':>11}{'max error':>11}")
-            for tool, figures in row["tools"].items():
-                if "failed" in figures:
-                    print(f"{tool:14} {figures['failed']}")
-                    continue
-                error = figures["error"]
-                print(f"{tool:14}{figures['ms']:8.2f}{figures['launches']:9}{figures['with_forward_ms']:17.2f}"
-                      f"{figures['memory_mb']:11.0f}{'–' if error is None else format(error, '.1e'):>11}")  # fmt: skip
+            for tool, measured in figures["tools"].items():
+                row = {"case": f"{name}, {precision}", "tool": tool}
+                if "failed" in measured:
+                    row["ms"] = "fails"
+                    print(f"{tool:14} {measured['failed']}")
+                else:
+                    row |= {
+                        "ms": round(measured["ms"], 2),
+                        "kernels": measured["launches"],
+                        "with forward, ms": round(measured["with_forward_ms"], 2),
+                        "memory MB": round(measured["memory_mb"]),
+                        "max error": "–" if measured["error"] is None else f"{measured['error']:.1e}",
+                    }
+                    print(f"{tool:14}{row['ms']:8}{row['kernels']:9}{row['with forward, ms']:17}{row['memory MB']:11}"
+                          f"{row['max error']:>11}")  # fmt: skip
+                rows.append(row)
             print(flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        command = "python benchmarks/cka_gpu.py --peers FOLDER"
+        data = {"date": str(date.today()), "command": command, "machine": machine, "rows": rows}
+        arguments.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class CKAMap:
             np.savez(file, **vars(self))
         with replacing(path.with_suffix(".png")) as part, part.open("wb") as file:
             figure = self.figure()
-            figure.savefig(file, format="png")
+            figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})  # half the time, 20 KB more
         return figure
 
 

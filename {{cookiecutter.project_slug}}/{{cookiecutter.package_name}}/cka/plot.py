@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # on an axis; of more layers, every second, third, … is named
-MOST_NUMBERS = 15  # layers on an axis up to which the values are written into the cells
+MOST_NUMBERS = 12  # layers on an axis up to which the values are written into the cells
 
 
 def plot_cka(
@@ -40,18 +40,21 @@ def plot_cka(
     from matplotlib.figure import Figure
 
     matrix = np.asarray(matrix)
-    width, height = (min(4 + 0.3 * len(names), 14) for names in (columns, rows))
-    figure = Figure(figsize=(width + 1, height), dpi=100, layout="constrained")
+    # Margins by the length of the names, in inches; matplotlib's own layout engine would take longer than the drawing.
+    left, bottom = (0.7 + 0.075 * max(map(len, names)) for names in (rows, columns))
+    width, height = (min(max(0.33 * len(names), 2.5), 10) for names in (columns, rows))
+    size = (left + width + 1, bottom + height + 0.5)
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_facecolor("0.8")  # where the matrix is NaN, nothing is painted over it
-    image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="magma", aspect="auto")
+    axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]), facecolor="0.8")
+    colors = figure.add_axes(((left + width + 0.15) / size[0], bottom / size[1], 0.2 / size[0], height / size[1]))
+    image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="magma", aspect="auto")  # nothing where it is NaN
     for axis, names in ((axes.yaxis, rows), (axes.xaxis, columns)):
         step = -(-len(names) // MOST_LABELS)
         axis.set_ticks(range(0, len(names), step), names[::step], fontsize=8)
     axes.tick_params(axis="x", rotation=90)
     axes.set(title=title, ylabel=row_label, xlabel=column_label)
-    figure.colorbar(image, label="CKA", extend="min" if np.nanmin(matrix, initial=0) < 0 else "neither")
+    figure.colorbar(image, colors, extend="min" if np.nanmin(matrix, initial=0) < 0 else "neither")
     if max(matrix.shape) <= MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(matrix):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.7 else "k")

@@ -70,7 +70,7 @@ class GramRecorder:
         self.names: list[str] = []
         self._layers, self._required = select_layers(model, layers)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._means: dict[str, Tensor] = {}  # of the first batch
+        self._squared_means: dict[str, Tensor] = {}  # of the first batch
         self._as_is: set[str] = set()  # layers that need no centring
         self._half: set[str] = set()  # layers in half precision on a GPU, whose tensor cores add up less exactly
         self._constant: set[str] = set()  # layers that seem to give the same for every sample
@@ -122,7 +122,7 @@ class GramRecorder:
         numbers = (
             torch.linalg.matrix_norm(u_center(stack)),
             torch.linalg.matrix_norm(stack - diagonals.diag_embed()),
-            torch.stack(torch._foreach_norm([self._means[name] for name in self.names])).square(),
+            torch.stack([self._squared_means[name] for name in self.names]),
             diagonals.sum(1),
         )
         for i, (name, left, centred, mean, trace) in enumerate(
@@ -133,7 +133,7 @@ class GramRecorder:
                 grams[i].zero_()
             elif math.hypot(centred, n * mean) <= n / (16 if name in self._half else 4) * left:
                 self._as_is.add(name)
-        self._means, self._decided = {}, True
+        self._decided = True
 
     def _clear(self) -> None:
         self._grams: dict[str, Tensor] = {}
@@ -187,7 +187,7 @@ class GramRecorder:
             mean = None if key in self._as_is else x.mean(0, dtype=dtype)
             gram = _gram(x, mean, dtype)
             if not self._decided:
-                self._means[key] = mean
+                self._squared_means[key] = mean.dot(mean).float()
                 if x.is_cuda and x.dtype.itemsize == 2:
                     self._half.add(key)
             elif key in self._constant:  # what is left of it is rounding
