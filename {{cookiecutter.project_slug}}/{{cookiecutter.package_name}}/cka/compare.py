@@ -14,7 +14,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import nn
 
 from .metric import CKA, CKAError, check_kernel, rbf
-from .models import evaluating, same_randomness
+from .models import evaluating, original, recorded_module, same_randomness
 from .plot import plot_cka
 from .recorder import GramRecorder
 
@@ -140,8 +140,8 @@ def compare(
     devices and the random generators are as before.
 
     Args:
-        model_a: any module.
-        model_b: any module that takes the same batches; None compares the layers of model A with each other.
+        model_a: any module; of a LightningModule, the network in it (see ``CKACallback``).
+        model_b: likewise, for the same batches; None compares the layers of model A with each other.
         batches: a data loader, or any iterable of batches.
         layers: of model A, see ``GramRecorder``.
         layers_b: of model B; default: ``layers``.
@@ -161,6 +161,8 @@ def compare(
         >>> result.matrix.shape, result.samples
         ((3, 3), 320)
     """
+    model_a = original(recorded_module(model_a))
+    model_b = None if model_b is None else original(recorded_module(model_b))
     device = next((p.device for p in model_a.parameters()), torch.device("cpu"))
     two = model_b is not None and model_b is not model_a
     home = next((p.device for p in model_b.parameters()), device) if two else device
