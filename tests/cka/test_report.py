@@ -26,10 +26,10 @@ def test_one_run_two_runs_and_checkpoints(train, report, tmp_path, capsys):  # n
     assert data["samples"] == 360 and (tmp_path / "cka.png").exists()
 
     last = str(a / "checkpoints" / "last.ckpt")
-    arguments = ["--layers", "block1.*", "head.3", "--max_batches", "2", "--output", "maps/a-b.png"]
+    arguments = ["--layers", "block1.*", "head.2", "--max_batches", "2", "--output", "maps/a-b.png"]
     assert report(["cka", last, str(b), *arguments]) == 0
     data = np.load(tmp_path / "maps" / "a-b.npz")
-    assert data["rows"].tolist() == data["columns"].tolist() == [*(f"block1.{i}" for i in range(7)), "head.3"]
+    assert data["rows"].tolist() == data["columns"].tolist() == [*(f"block1.{i}" for i in range(7)), "head.2"]
     assert data["samples"] == 128 and str(data["column_label"]) == str(b)
     assert 0 < data["matrix"][-1, -1] < 0.999, "two seeds give two networks"
 

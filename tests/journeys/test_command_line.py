@@ -190,7 +190,7 @@ def test_the_data_decides_the_shape_of_network_and_metric(train):
     assert model["classes"] == model["network"]["init_args"]["classes"] == 3
     assert model["network"]["init_args"]["input_shape"] == [2, 8, 8]
     weights = run.checkpoint()["state_dict"]
-    assert weights["network.block1.0.weight"].shape[1] == 2 and weights["network.head.3.weight"].shape[0] == 3
+    assert weights["network.block1.0.weight"].shape[1] == 2 and weights["network.head.2.weight"].shape[0] == 3
 
 
 def test_other_names_for_the_same_facts_are_filled_in_and_set_ones_stay(settings):

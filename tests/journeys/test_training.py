@@ -133,7 +133,7 @@ def test_initial_weights_have_a_seed_of_their_own(train):
         train("fit", *settings, "--name=b", "--init_seed=5", "--seed_everything=2"),
         train("fit", *settings, "--name=c", "--init_seed=6", "--seed_everything=1"),
     ]
-    a, b, c = (weights(run)["network.head.3.weight"] for run in runs)
+    a, b, c = (weights(run)["network.head.2.weight"] for run in runs)
     assert torch.equal(a, b) and not torch.equal(a, c)
     losses = [run.column("val/loss") for run in runs]
     assert losses[0] != losses[2]

@@ -95,4 +95,4 @@ def test_other_data_changes_the_network(train, tmp_path: Path):
     run = train("fit", "--data", "written_by_a_test_3.Noise")
     weights = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert weights["network.block1.0.weight"].shape[1] == 2
-    assert weights["network.head.3.weight"].shape[0] == 3
+    assert weights["network.head.2.weight"].shape[0] == 3
