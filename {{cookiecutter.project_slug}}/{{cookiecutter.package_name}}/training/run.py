@@ -75,6 +75,7 @@ def fit(cli: CLI, wanted: Request) -> int:
     attempt = folder.status().get("attempt", 0) + 1
     if leader:
         folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
+        signals.install(at_once=lambda: folder.end("interrupted", "ended at once by a second Ctrl-C"))
         write_settings(cli, wanted)
     with log_file(folder.path, rank_zero_only.rank):
         for line in (*wanted.overrides, f"run folder: {folder.path}, attempt {attempt}", *start):
