@@ -87,7 +87,7 @@ def run_chain(
         if len(chain.kills) < kills:
             phase = draw.choice([phase for phase in phases if calls[phase]])
             number = draw.choice(SIGNALS)
-            moment = draw.randrange(1, max(2, int(1.5 * calls[phase] / kills)))
+            moment = draw.randrange(1, max(2, int(1.5 * calls[phase] / max(kills, 4))))
             kill, victim = (int(number), moment, phase), draw.randrange(setup.ranks)
         codes = server.attempt(killed, setup, kill, victim)
         chain.hangs += server.hung
