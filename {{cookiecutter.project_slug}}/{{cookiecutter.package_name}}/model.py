@@ -59,7 +59,9 @@ class Classifier(LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/acc", self.train_acc)  # not at every step, where it would cost as much as a small network
+        # Not at every step, where it would cost as much as a small network; and not if a child's step leaves it out.
+        if self.train_acc.update_called:
+            self.log("train/acc", self.train_acc)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.evaluate(batch, "val", self.val_acc)

@@ -12,7 +12,7 @@ from ..cka import CKACallback
 from ..runs.request import Request
 from ..runs.settings import Settings, SettingsError, unflatten
 from .checkpoints import Checkpoints
-from .errors import check_keys, class_of, class_settings, located, one_line
+from .errors import check_keys, class_of, class_settings, full_path, located, one_line
 from .length import replace_default_length
 
 # What networks call a fact about the data → the DataModule's attribute that has it (channels: of its input_shape).
@@ -104,6 +104,7 @@ class CLI(LightningCLI):
         """Check every key, fill in what the data knows, then let jsonargparse check every value."""
         command, files = self.wanted.command, self.wanted.files
         known = {action.dest for action in self._parser(command)._actions}
+        name_classes_in_full(self.wanted)
         check_keys(self.wanted.settings, known)
         drop_inherited(files)
         drop_inherited(self.wanted.settings)
@@ -156,6 +157,27 @@ class CLI(LightningCLI):
             self.trainer = self.instantiate_trainer(**trainer_settings)
         except (ValueError, MisconfigurationException) as error:
             raise SettingsError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def name_classes_in_full(wanted: Request) -> None:
+    """Replace class names without a module in model, data and cka by class paths: `SGD` by `torch.optim.SGD`.
+
+    To jsonargparse a short name is any imported class of that name, and ambiguous if there are two.
+    """
+    for key, name in wanted.settings.flat.items():
+        if key.split(".")[0] in ("model", "data", "cka") and isinstance(name, str) and name.isidentifier():
+            path = full_path(name)
+            if path is None:
+                continue
+            for layer in (wanted.settings, wanted.files):
+                if layer.flat.get(key) == name:
+                    layer.flat[key] = path
+            typed = wanted.arguments
+            for index, token in enumerate(typed):
+                if token == f"--{key}={name}":
+                    typed[index] = f"--{key}={path}"
+                elif token == name and typed[index - 1] == f"--{key}":
+                    typed[index] = path
 
 
 def drop_inherited(settings: Settings) -> None:

@@ -28,12 +28,10 @@ def import_class(name: str) -> Any:
     Raises:
         SettingsError: there is none; the message says which part is missing and what is near.
     """
-    module_name, _, leaf = name.rpartition(".")
+    module_name, _, leaf = (full_path(name) or name).rpartition(".")
     if not module_name:
-        known = {n: thing for module in CLASS_MODULES for n, thing in vars(importlib.import_module(module)).items()}
-        if leaf in known:
-            return known[leaf]
-        near = did_you_mean(leaf, [n for n in known if n[0].isupper()])
+        known = {n for module in CLASS_MODULES for n in vars(importlib.import_module(module)) if n[0].isupper()}
+        near = did_you_mean(leaf, known)
         raise SettingsError(f"there is no class {leaf}{near}; a class of your own needs its module: my_file.{leaf}")
     try:
         module = importlib.import_module(module_name)
@@ -45,6 +43,12 @@ def import_class(name: str) -> Any:
         names = [n for n, thing in vars(module).items() if callable(thing) and not n.startswith("_")]
         raise SettingsError(f"there is no class {leaf} in {module_name}{did_you_mean(leaf, names)}")
     return getattr(module, leaf)
+
+
+def full_path(name: str) -> str | None:
+    """The class path of a class named without its module, if it is in one of CLASS_MODULES; the last of them wins."""
+    found = [module for module in CLASS_MODULES if hasattr(importlib.import_module(module), name)]
+    return f"{found[-1]}.{name}" if found and name[0].isupper() else None
 
 
 def class_settings(thing: Any) -> set[str]:

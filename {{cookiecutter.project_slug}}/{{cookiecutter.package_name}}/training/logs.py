@@ -15,8 +15,8 @@ def start_terminal() -> None:
 
     To be called before Lightning is imported: it leaves its messages to the root logger where that has a handler.
     """
-    if any(isinstance(handler.formatter, Short) for handler in logging.getLogger().handlers):
-        return  # a second run in this process
+    for old in [handler for handler in logging.getLogger().handlers if isinstance(handler.formatter, Short)]:
+        logging.getLogger().removeHandler(old)  # of another run in this process, whose stderr may have been another
     handler = logging.StreamHandler()
     handler.setFormatter(Short())
     handler.addFilter(for_terminal)
