@@ -79,16 +79,17 @@ def run_chain(
     whole.mkdir(parents=True)
     killed.mkdir()
     assert set(server.attempt(whole, setup, count=True)) == {0}, f"the run that is not killed failed: {whole}.log"
-    calls = json.loads((whole / "calls.json").read_text())
+    calls = [json.loads((whole / f"calls-{rank}.json").read_text()) for rank in range(setup.ranks)]
     started = time.monotonic()
     while True:
         chain.attempts += 1
         kill, victim = None, 0
         if len(chain.kills) < kills:
-            phase = draw.choice([phase for phase in phases if calls[phase]])
+            victim = draw.randrange(setup.ranks)
+            phase = draw.choice([phase for phase in phases if calls[victim][phase]])
             number = draw.choice(SIGNALS)
-            moment = draw.randrange(1, max(2, int(1.5 * calls[phase] / max(kills, 4))))
-            kill, victim = (int(number), moment, phase), draw.randrange(setup.ranks)
+            moment = draw.randrange(1, max(2, int(1.5 * calls[victim][phase] / max(kills, 4))))
+            kill = (int(number), moment, phase)
         codes = server.attempt(killed, setup, kill, victim)
         chain.hangs += server.hung
         if set(codes) == {0}:

@@ -42,7 +42,7 @@ FACTORS = dict(
 def make(length: str = "epochs", **settings) -> Setup:
     if not settings["workers"]:
         settings["persistent"] = False
-    lengths = {"epochs": {}, "steps": dict(max_steps=25), "one batch": dict(limit=1, epochs=9)}
+    lengths = {"epochs": {}, "steps": dict(max_steps=25), "one batch": dict(limit=1, epochs=6)}
     return Setup(**settings, **lengths[length])
 
 

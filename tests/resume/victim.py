@@ -300,8 +300,8 @@ def attempt(folder: Path, setup: Setup, kill: tuple[int, int, str] | None = None
         return dict(preempted=75, interrupted=130).get(stopped.reason, 76)
     finally:
         sys.setprofile(None)
-    if count and fit.is_global_zero:
-        (folder / "calls.json").write_text(json.dumps(killer.seen))
+    if count:
+        (folder / f"calls-{fit.global_rank}.json").write_text(json.dumps(killer.seen))
     return 0
 
 
