@@ -13,9 +13,10 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from package.cka import CKACallback, CKAError, compare
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
+
+from package.cka import CKACallback, CKAError, compare
 
 from .conftest import Data, Lit, Net
 

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+
 from package.cka import CKA, CKAError, cka, mutual_knn, rbf
 from package.cka.metric import u_center
 
@@ -179,6 +180,7 @@ def test_update_leaves_its_arguments_alone_and_ignores_autocast_and_the_users_pr
         with torch.autocast("cpu", dtype=torch.bfloat16):
             metric.update(grams)
         assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
         torch.set_float32_matmul_precision("highest")
     assert torch.equal(grams, kept)

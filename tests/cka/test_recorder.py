@@ -1,13 +1,18 @@
 """GramRecorder: precision, any module and output, what it leaves behind, and its errors."""
 
+import random
+import subprocess
+import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
-from package.cka import CKA, CKAError, GramRecorder, compare
-from package.cka.recorder import select_layers
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
+
+from package.cka import CKA, CKAError, GramRecorder, compare
+from package.cka.recorder import select_layers
 
 from .conftest import Collect, Net, song_cka
 
@@ -100,6 +105,7 @@ def test_the_users_matmul_precision_neither_matters_nor_changes(precision):
             model(x)
             grams = recorder.grams()
         assert torch.get_float32_matmul_precision() == precision
+        assert torch.backends.mkldnn.matmul.fp32_precision == {"high": "tf32", "medium": "bf16"}[precision]
     finally:
         torch.set_float32_matmul_precision("highest")
     metric = CKA(len(recorder.names))
@@ -354,6 +360,36 @@ def test_a_compiled_model_points_to_the_original():
     assert recorder.names == ["0", "1", "2"]
 
 
+def test_compiling_while_recording_leaves_no_hook_in_the_compiled_code():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    compiled, x = torch.compile(model, backend="eager"), torch.randn(8, 4)
+    recorder = GramRecorder(model)
+    with recorder, torch.no_grad():
+        compiled(x)
+        with pytest.raises(CKAError, match="run the original module"):
+            recorder.grams()
+    with torch.no_grad():
+        compiled(x)
+    assert not recorder._grams
+
+
+def test_constant_layers_are_found_in_spite_of_rounding(recwarn):
+    """A constant plus one unit in the last place here and there, as a long sum in another order gives."""
+    constant = torch.full((32, 50), 3.7)
+    batches = [[torch.randn(32, 8), constant * (1 + 1.2e-7 * torch.randint(-1, 2, (32, 50)))] for _ in range(2)]
+    assert batches[0][1].std() > 0
+    matrix = recorded(batches)
+    assert matrix[0, 0].item() == pytest.approx(1) and matrix[1].isnan().all() and matrix[:, 1].isnan().all()
+    assert any("the same output for every sample" in str(warning.message) for warning in recwarn)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 40, 40), (40, 1, 40)], ids=str)
+def test_tiny_batches_between_others_change_nothing(sizes):
+    batches = [[torch.randn(n, 64) + 300 * torch.ones(64), torch.randn(n, 64)] for n in sizes]
+    expected = song_cka([batch for batch in batches if len(batch[0]) > 3])
+    torch.testing.assert_close(recorded(batches), expected, atol=1e-6, rtol=0)
+
+
 def test_nan_activations_name_the_layer():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     nn.init.constant_(model[2].weight, torch.inf)
@@ -364,9 +400,19 @@ def test_nan_activations_name_the_layer():
 # ---- compare ----
 
 
-def test_compare_two_models_and_write_the_map(tmp_path):
-    import numpy as np
+def test_compare_draws_no_random_number():
+    class Noisy(Net):
+        def forward(self, x):
+            return super().forward(x + random.random() + np.random.rand() + torch.rand(()))
 
+    model, states = Noisy(), []
+    for _ in range(2):
+        states.append((torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()))
+        compare(model, None, [torch.ones(8, 1, 8, 8) * torch.arange(8).reshape(8, 1, 1, 1)])
+    assert states[0] == states[1]
+
+
+def test_compare_two_models_and_write_the_map(tmp_path):
     a, b = Net(), Net()
     data = [(torch.randn(16, 1, 8, 8), torch.zeros(16)) for _ in range(4)]
     python_state = torch.get_rng_state()
@@ -390,9 +436,6 @@ def test_compare_two_models_and_write_the_map(tmp_path):
 
 
 def test_drawing_leaves_matplotlib_alone_and_shows_nan_in_grey(tmp_path):
-    import subprocess
-    import sys
-
     code = (
         "import matplotlib, numpy as np\n"
         "from package.cka import plot_cka\n"

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from {{ cookiecutter.package_name }}.cka import CKA, CKACallback, GramRecorder, cka, compare
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from {{ cookiecutter.package_name }}.cka import CKA, CKACallback, GramRecorder, cka, compare
 
 
 def network():
