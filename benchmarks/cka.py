@@ -194,7 +194,7 @@ def print_peak(name, tool):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--case", choices=[*CASES, "resnet18-inplace"], help="one case instead of all")
+    parser.add_argument("--case", choices=CASES, help="one case instead of all")
     parser.add_argument("--peers", default="", help="folder with the peers (see above)")
     parser.add_argument("--repeats", type=int, default=7, help="timed repeats of each tool (default: 7)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")

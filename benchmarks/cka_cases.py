@@ -27,10 +27,10 @@ def template_cka():
 class Block(nn.Module):
     """ResNet's basic block."""
 
-    def __init__(self, channels_in, channels, stride, inplace):
+    def __init__(self, channels_in, channels, stride):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace)
+        self.relu = nn.ReLU()
         self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1:
@@ -43,12 +43,12 @@ class Block(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def resnet18(inplace=False):
+def resnet18():
     """ResNet18 for 32 x 32 images; no module runs twice, which most peers don't expect."""
-    parts = {"conv1": nn.Conv2d(3, 64, 3, 1, 1, bias=False), "bn1": nn.BatchNorm2d(64), "relu": nn.ReLU(inplace)}
+    parts = {"conv1": nn.Conv2d(3, 64, 3, 1, 1, bias=False), "bn1": nn.BatchNorm2d(64), "relu": nn.ReLU()}
     channels = 64
     for index, width in enumerate((64, 128, 256, 512)):
-        blocks = [Block(channels, width, 1 if index == 0 else 2, inplace), Block(width, width, 1, inplace)]
+        blocks = [Block(channels, width, 1 if index == 0 else 2), Block(width, width, 1)]
         parts[f"layer{index + 1}"] = nn.Sequential(*blocks)
         channels = width
     parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(512, 10)}
@@ -128,8 +128,8 @@ def case(name):
     torch.manual_seed(0)
     if name == "digits-cnn":
         model, batches = digits_cnn(), digits(256, 8, 1).split(128)
-    elif name.startswith("resnet18"):
-        model, batches = resnet18(name.endswith("inplace")), digits(256, 32, 3).split(128)
+    elif name == "resnet18":
+        model, batches = resnet18(), digits(256, 32, 3).split(128)
     elif name == "vit":
         model, batches = ViT(), digits(256, 32, 3).split(128)
     else:
