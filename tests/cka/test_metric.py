@@ -216,7 +216,7 @@ def test_mutual_neighbours():
         mutual_knn(grams, k=39)
 
 
-@pytest.mark.parametrize("name", ["metric", "recorder", "compare", "callback"])
+@pytest.mark.parametrize("name", ["functional", "metric", "recorder", "compare", "callback"])
 def test_the_examples_in_the_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(f"package.cka.{name}"))

@@ -10,7 +10,8 @@
 
 from .callback import CKACallback
 from .compare import CKAMap, compare
-from .metric import CKA, CKAError, cka, mutual_knn, rbf
+from .functional import cka, mutual_knn, rbf
+from .metric import CKA, CKAError
 from .plot import plot_cka
 from .recorder import GramRecorder
 

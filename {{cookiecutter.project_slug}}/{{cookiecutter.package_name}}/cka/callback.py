@@ -16,7 +16,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from .compare import CKAMap, Comparison, replacing
-from .metric import CKAError, check_kernel
+from .functional import check_kernel
+from .metric import CKAError
 from .models import (
     before_call,
     checkpoint_weights,

@@ -13,7 +13,8 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import nn
 
-from .metric import CKA, CKAError, check_kernel, rbf
+from .functional import check_kernel, rbf
+from .metric import CKA, CKAError
 from .models import evaluating, original, recorded_module, same_randomness
 from .plot import plot_cka
 from .recorder import GramRecorder
