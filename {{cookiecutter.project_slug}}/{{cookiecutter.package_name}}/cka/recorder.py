@@ -140,6 +140,7 @@ class GramRecorder:
         self._silent: dict[str, str] = {}
         self._calls: Counter[str] = Counter()
         self._widths: dict[str, int] = {}
+        self._room: Tensor | None = None
 
     def _settle(self, grams: dict[str, Tensor], silent: dict[str, str], calls: Counter[str]) -> list[str]:
         """After the first batch: which layers can be compared. The others are an error or a warning."""
@@ -185,7 +186,7 @@ class GramRecorder:
             exact = x.dtype == torch.float64 or (n**4 <= 16 * d and x.device.type != "mps")  # which has no float64
             dtype = torch.float64 if exact else torch.float32
             mean = None if key in self._as_is else x.mean(0, dtype=dtype)
-            gram = _gram(x, mean, dtype)
+            gram = _gram(x, mean, self._memory(n, dtype, x.device))
             if not self._decided:
                 self._squared_means[key] = mean.dot(mean).float()
                 if x.is_cuda and x.dtype.itemsize == 2:
@@ -194,21 +195,30 @@ class GramRecorder:
                 gram *= gram.trace() > CONSTANT * n * mean.dot(mean)
             self._grams[key], self._widths[key] = gram, d
 
+    def _memory(self, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Room for the next Gram matrix, in one piece for all layers: single ones, which outlive the activations that
+        lie beside them, would leave a CPU's memory in fragments."""
+        if self._room is None:
+            self._room = torch.empty(len(self._layers), n, n, dtype=dtype, device=device)
+        index, room = len(self._grams), self._room
+        if index < len(room) and (room.shape[1], room.dtype, room.device) == (n, dtype, device):
+            return room[index]
+        return torch.empty(n, n, dtype=dtype, device=device)
 
-def _gram(x: Tensor, mean: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """x xᵀ of features (n, d), less their ``mean`` (d,) where it is given, multiplied in ``dtype``."""
-    if mean is None and x.dtype == dtype:
-        return x @ x.T
-    if mean is None and x.is_cuda and dtype == torch.float32:  # half precision: tensor cores, products exact
-        return torch.mm(x, x.T, out_dtype=dtype)
-    gram = None
+
+def _gram(x: Tensor, mean: Tensor | None, out: Tensor) -> Tensor:
+    """x xᵀ of features (n, d), less their ``mean`` (d,) where it is given, multiplied in the precision of ``out``."""
+    if mean is None and x.dtype == out.dtype:
+        return torch.mm(x, x.T, out=out)
+    if mean is None and x.is_cuda and out.dtype == torch.float32:  # half precision: tensor cores, products exact
+        return torch.mm(x, x.T, out_dtype=out.dtype)
     # On a CPU in parts: converted and centred, they are still in the cache when they are multiplied.
     width = x.shape[1] if x.is_cuda else max(IN_CACHE // len(x), 1)
     for start in range(0, x.shape[1], width):
         part = x[:, start : start + width]
-        part = part.to(dtype) if mean is None else part - mean[start : start + width]
-        gram = part @ part.T if gram is None else gram.addmm_(part, part.T)
-    return gram
+        part = part.to(out.dtype) if mean is None else part - mean[start : start + width]
+        out.addmm_(part, part.T, beta=min(start, 1))
+    return out
 
 
 def select_layers(model: nn.Module, patterns: Sequence[str] | None = None) -> tuple[dict[str, nn.Module], set[str]]:
