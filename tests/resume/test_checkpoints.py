@@ -236,6 +236,14 @@ def test_handlers_need_no_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_workers_that_are_left_do_not_keep_the_program_from_ending():
+    program = (
+        "import multiprocessing, time; from package.training import signals; signals.install()\n"
+        "multiprocessing.Process(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
 def test_rows_wait_for_no_checkpoint_and_no_row_is_doubled(tmp_path):
     """A run that is killed before its first checkpoint starts anew, and so do its rows."""
     file = MetricsFile(tmp_path)

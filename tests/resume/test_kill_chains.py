@@ -148,7 +148,7 @@ def test_processes_killed_from_outside_survive(server, tmp_path):
     """Processes of their own, killed by another one after a time: no warm start, and moments that nobody has chosen."""
     whole, run, draw, ends = tmp_path / "whole", tmp_path / "run", random.Random(0), []
     whole.mkdir()
-    setup = Setup(workers=2, averaging="both", accumulate=3, validations=0.5, schedulers="plateau", epochs=30)
+    setup = Setup(workers=2, averaging="both", accumulate=3, validations=0.5, schedulers="plateau", epochs=8)
     environment = os.environ | dict(OMP_NUM_THREADS="1")
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, None):
         process = subprocess.Popen(
@@ -158,7 +158,7 @@ def test_processes_killed_from_outside_survive(server, tmp_path):
             before = (run / "metrics.csv").stat().st_mtime_ns if (run / "metrics.csv").exists() else 0
             while not (run / "metrics.csv").exists() or (run / "metrics.csv").stat().st_mtime_ns == before:
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0.1, 1))
+            time.sleep(draw.uniform(0.05, 0.5))
             process.send_signal(number)
         ends.append(process.wait(120))
     assert ends == [-signal.SIGKILL, 75, 76, 0]

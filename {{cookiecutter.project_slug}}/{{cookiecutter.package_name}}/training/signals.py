@@ -8,6 +8,8 @@ A handler that saved the checkpoint itself would do so in the middle of anything
 DataLoader workers inherit the handlers: a batch system sends its signals to them as well, and they must not die of it.
 """
 
+import atexit
+import multiprocessing.util  # before `install`, so that its exit handler runs after ours
 import os
 import signal
 from collections.abc import Callable
@@ -37,6 +39,8 @@ def install(at_once: Callable[[], Any] | None = None) -> None:
         at_once: called when a second Ctrl-C ends the process without a checkpoint, to write down the state.
     """
     global _installed_by, _at_once
+    if not installed():
+        atexit.register(end_workers)
     _installed_by = os.getpid()
     _at_once = at_once or _at_once
     put_in_place()
@@ -68,6 +72,13 @@ def put_in_place() -> None:
     """Install the handlers alone: also for a DataLoader worker that was not forked and so has none."""
     for number in REASONS:
         signal.signal(number, _note)
+
+
+def end_workers() -> None:
+    """End the DataLoader workers that are left at exit; multiprocessing would send them SIGTERM and wait for ever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def received() -> str | None:
