@@ -51,7 +51,8 @@ def test_a_child_borrows_parts_of_two(train):
     run = train("fit", "--model", f"{__name__}.MixupFinetuner")
     assert run.status["state"] == "done"
     assert "train/acc" not in run.status["metrics"]  # the borrowed step does not log it
-    assert len(torch.load(run.folder / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]) == 2
+    checkpoint = torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(checkpoint["optimizer_states"][0]["param_groups"]) == 2
 
 
 def test_a_network_from_a_file_of_your_own(train, tmp_path: Path):
