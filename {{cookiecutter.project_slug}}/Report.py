@@ -1,5 +1,7 @@
 """Look into runs that were trained.
 
+Examples:
+
     python Report.py cka RUN                 the layers of a run's best checkpoint, with each other
     python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
 """

@@ -1,5 +1,7 @@
 """Train, validate, test or predict: one run.
 
+Examples:
+
     python Train.py fit                                          the defaults of configs/base.yaml
     python Train.py fit --name tuning --model.optimizer.lr 1e-3  change anything by its key
     python Train.py fit --config configs/trainer/gpu.yaml        add a file of settings
