@@ -43,14 +43,14 @@ def canonical(value: Any) -> Any:
     return value
 
 
+def counting(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that determine a run's result, without those of NOT_IDENTITY and everything below them."""
+    return {k: v for k, v in flat.items() if not any(k == name or k.startswith(f"{name}.") for name in NOT_IDENTITY)}
+
+
 def identity(flat: Mapping[str, Any], codeversion: str | None = None) -> str:
     """16 hexadecimal digits for a run's settings (short keys → values) and, optionally, a version of the code."""
-    counts = {
-        key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
-    }
-    text = json.dumps([canonical(counts), codeversion], sort_keys=True, default=str)
+    text = json.dumps([canonical(counting(flat)), codeversion], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -59,7 +59,7 @@ def short_name(changes: Mapping[str, Any], length: int = 48) -> str:
 
     Only the last part of each key is used where that is unambiguous; class names lose their module.
     """
-    changes = {k: v for k, v in changes.items() if not any(k == n or k.startswith(f"{n}.") for n in NOT_IDENTITY)}
+    changes = counting(changes)
     leaves = [key.rsplit(".", 1)[-1] for key in changes]
     parts = []
     for key, value in sorted(changes.items()):  # in any order they make the same run, so the same folder

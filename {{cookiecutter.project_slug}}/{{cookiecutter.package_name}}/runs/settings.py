@@ -32,9 +32,19 @@ class SettingsError(ValueError):
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1, which PyYAML follows, reads a string)."""
+    """SafeLoader without two surprises of YAML 1.1: here 1e-3 is a number, and 12:00:00 is not (but 43200 there)."""
+
+    yaml_implicit_resolvers = {
+        first: [resolver for resolver in resolvers if not resolver[0].endswith(":int")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$"),
+    list("-+0123456789"),
+)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$", re.IGNORECASE),

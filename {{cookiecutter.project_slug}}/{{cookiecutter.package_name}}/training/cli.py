@@ -1,5 +1,6 @@
 """LightningCLI with short keys: a request's settings are checked, completed with facts about the data, and parsed."""
 
+import functools
 import json
 from typing import Any
 
@@ -55,6 +56,10 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+        # Now, before folders and ids of this one run are put in: these settings are also good for another run.
+        command = wanted.command
+        text = self._parser(command).dump(self.config[command], skip_none=False, skip_validation=True, format="json")
+        self.resolved = {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_argument("--name", default="default", help="Experiment: its runs share a folder and a W&B group.")
@@ -115,9 +120,6 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(arguments)
         except SettingsError as error:
             raise located(error, self.wanted.settings) from error
-        # Now, before folders and ids of this one run are put in: these settings are also good for another run.
-        text = self._parser(command).dump(self.config[command], skip_none=False, skip_validation=True, format="json")
-        self.resolved = {key: value for key, value in json.loads(text).items() if key not in ("config", "ckpt_path")}
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: LightningCLI would lay a checkpoint's hyperparameters over the settings that were asked for."""
@@ -203,12 +205,23 @@ def fill_from_data(wanted: Request) -> None:
     }
     if not targets:
         return
+    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data" and key != "data.help"}
+    facts = data_facts(json.dumps(unflatten(section), sort_keys=True, default=str))
+    files.add({key: facts[DATA_FACTS[fact]] for key, fact in targets.items() if DATA_FACTS[fact] in facts}, "the data")
+
+
+@functools.cache  # a launcher checks many runs, most of them with the same data
+def data_facts(section: str) -> dict[str, Any]:
+    """classes, input_shape and channels of a DataModule, as far as it has them.
+
+    Args:
+        section: its settings, `data: …`, as JSON.
+    """
     parser = Parser(allow_abbrev=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
-    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data" and key != "data.help"}
-    data = parser.instantiate_classes(parser.parse_object(unflatten(section))).data
+    data = parser.instantiate_classes(parser.parse_object(json.loads(section))).data
     facts = {name: getattr(data, name) for name in ("classes", "input_shape") if hasattr(data, name)}
     if "input_shape" in facts:
         facts["input_shape"] = list(facts["input_shape"])
         facts["channels"] = facts["input_shape"][0]
-    files.add({key: facts[DATA_FACTS[fact]] for key, fact in targets.items() if DATA_FACTS[fact] in facts}, "the data")
+    return facts

@@ -1,5 +1,6 @@
 """Errors of the command line as one line: what is wrong, where it was written, what was probably meant."""
 
+import functools
 import importlib
 import re
 from typing import Any
@@ -51,12 +52,13 @@ def full_path(name: str) -> str | None:
     return f"{found[-1]}.{name}" if found and name[0].isupper() else None
 
 
-def class_settings(thing: Any) -> set[str]:
+@functools.cache
+def class_settings(thing: Any) -> frozenset[str]:
     """Names of the settings of a class or function, as the parser sees them: its arguments and those it passes on."""
     parser = ArgumentParser(exit_on_error=False)
     add = parser.add_class_arguments if isinstance(thing, type) else parser.add_function_arguments
     add(thing, "it", fail_untyped=False)
-    return {action.dest.split(".")[1] for action in parser._actions if action.dest.startswith("it.")}
+    return frozenset(action.dest.split(".")[1] for action in parser._actions if action.dest.startswith("it."))
 
 
 def check_keys(settings: Settings, known: set[str]) -> None:
