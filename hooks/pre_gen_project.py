@@ -29,9 +29,9 @@ UNSUPPORTED = [
 # What the project imports or a researcher is likely to: a package of the same name would hide it.
 LIBRARIES = set(
     "accelerate comet_ml datasets deepspeed docstring_parser einops filelock fsspec functorch huggingface_hub "
-    "jinja2 jsonargparse lightning lightning_fabric lightning_utilities matplotlib mlflow mpl_toolkits networkx "
-    "numpy optuna packaging pandas pil pip pre_commit py pylab pysmartdl pytest pytorch_lightning requests rich "
-    "ruff safetensors scipy seaborn setuptools skimage sklearn sympy tensorboard timm tokenizers torch torchaudio "
+    "jinja2 jsonargparse jsonschema lightning lightning_fabric lightning_utilities matplotlib mlflow mpl_toolkits "
+    "networkx numpy optuna packaging pandas pil pip pre_commit py pylab pysmartdl pytest pytorch_lightning requests "
+    "rich ruff safetensors scipy seaborn setuptools skimage sklearn sympy tensorboard timm tokenizers torch torchaudio "
     "torchgen torchmetrics torchvision tqdm transformers triton typeshed_client typing_extensions wandb "
     "wheel yaml".split()
 )
