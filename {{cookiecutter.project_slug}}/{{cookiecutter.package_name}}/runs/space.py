@@ -41,7 +41,7 @@ def log_uniform(u: float, low: float, high: float) -> float:
 
 def log_uniform_values(u: float, low: float, high: float) -> float:
     """Equal factors are equally likely: a value between 0.001 and 0.01 as one between 0.01 and 0.1."""
-    return min(high, max(low, log_uniform(u, math.log(low), math.log(high))))  # rounding must not lead outside
+    return min(high, max(low, low ** (1 - u) * high**u))  # rounding must not lead outside
 
 
 def inv_log_uniform(u: float, low: float, high: float) -> float:
@@ -88,7 +88,7 @@ class Parameter:
     Attributes:
         name: key of a setting, such as model.optimizer.lr.
         values: all its values, in order, for one that is a list or constant; else empty.
-        shares: for each of the values, the share of draws that lie at it or before it.
+        shares: for each of the values, the share of draws that lie at it or before it; empty: all are equally likely.
         distribution: name in DISTRIBUTIONS, or `categorical`.
         fields: the distribution's arguments.
         q: values are rounded to multiples of this; None: not rounded.
@@ -104,7 +104,8 @@ class Parameter:
     def quantile(self, u: float) -> Any:
         """The value below which a share u (0 to 1) of the draws lies."""
         if self.values:
-            return self.values[min(bisect_right(self.shares, u), len(self.values) - 1)]
+            place = bisect_right(self.shares, u) if self.shares else int(u * len(self.values))
+            return self.values[min(place, len(self.values) - 1)]
         value = DISTRIBUTIONS[self.distribution][0](u, *self.fields)
         if self.q is None:
             return value
@@ -117,14 +118,14 @@ class Parameter:
         Raises:
             SettingsError: there is no end of them.
         """
-        if self.values and len(set(self.shares)) == len(self.shares) and is_even(self.shares):
+        if self.values and not self.shares:
             return self.values
         if self.distribution == "int_uniform":
             return tuple(range(self.fields[0], self.fields[1] + 1))
         if self.distribution == "uniform" and self.q is not None:  # without the upper end, as W&B counts them
             low, high = self.fields
             return tuple(low + step * self.q for step in range(math.ceil((high - low) / self.q)))
-        kind = "probabilities" if self.values else self.distribution
+        kind = "probabilities" if self.shares else self.distribution
         raise SettingsError(f"parameter {self.name}: method grid can't use {kind}; list its `values`")
 
     def corners(self) -> tuple[Any, ...]:
@@ -171,14 +172,20 @@ def parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     given = dict(entry)
     distribution = given.pop("distribution", None)
     if "value" in given and set(given) == {"value"} and distribution in (None, "constant"):
-        return Parameter(name, (given["value"],), (1.0,))
+        return Parameter(name, (given["value"],))
     if "values" in given and distribution in (None, "categorical", "categorical_w_probabilities"):
         values, probabilities = given.pop("values"), given.pop("probabilities", None)
         if given:
             raise wrong(f"{sorted(given)[0]} has no meaning beside `values`")
         if not (isinstance(values, Sequence) and not isinstance(values, str) and values):
             raise wrong(f"`values` must be a list with something in it, got {values!r}")
-        return Parameter(name, *with_shares(values, probabilities, wrong))
+        if probabilities is None:
+            return Parameter(name, tuple(without_repetitions(values)))
+        if not (isinstance(probabilities, Sequence) and len(probabilities) == len(values)):
+            raise wrong(f"`probabilities` must be a list of {len(values)} numbers, one for each value")
+        if not all(isinstance(p, int | float) and p >= 0 for p in probabilities) or abs(sum(probabilities) - 1) > 1e-6:
+            raise wrong(f"probabilities must not be negative and add up to 1, got {list(probabilities)}")
+        return Parameter(name, tuple(values), tuple(itertools.accumulate(probabilities)))
     if distribution is None and {"min", "max"} <= set(given):
         whole = all(isinstance(given[end], int) for end in ("min", "max"))
         distribution = "int_uniform" if whole else "uniform"
@@ -194,7 +201,9 @@ def parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     fields = DISTRIBUTIONS[distribution][1]
     if unknown := sorted(set(given) - set(fields)):
         raise wrong(f"{distribution} has no {unknown[0]}{did_you_mean(unknown[0], fields)}; it has {', '.join(fields)}")
-    arguments = {field: given.get(field, default) for field, default in fields.items()} | ({} if q is None else {"q": q})
+    arguments = {field: given.get(field, default) for field, default in fields.items()}
+    if q is not None:
+        arguments["q"] = q
     for field, number in arguments.items():
         if number is None:
             raise wrong(f"{distribution} needs {field}")
@@ -211,15 +220,54 @@ def parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     return Parameter(name, (), (), distribution, tuple(arguments[field] for field in fields), q)
 
 
-def with_shares(
-    values: Sequence[Any], probabilities: Sequence[float] | None, wrong: Callable[[str], SettingsError]
-) -> tuple[tuple[Any, ...], tuple[float, ...]]:
-    """Values without repetitions, and for each the share of draws at it or before it."""
-    if probabilities is None:
-        distinct = {json.dumps(value, sort_keys=True, default=str): value for value in values}
-        values, probabilities = list(distinct.values()), [1 / len(distinct)] * len(distinct)
-    if len(probabilities) != len(values):
-        raise wrong(f"{len(values)} values, but {len(probabilities)} probabilities")
-    if any(not isinstance(p, int | float) or p < 0 for p in probabilities) or abs(sum(probabilities) - 1) > 1e-6:
-        raise wrong(f"probabilities must be positive and add up to 1, got {list(probabilities)}")
-    return tuple(values), tuple(itertools.accumulate(probabilities))
+def without_repetitions(values: Sequence[Any]) -> list[Any]:
+    """Values, lists and maps included, each once."""
+    return list({json.dumps(value, sort_keys=True, default=str): value for value in values}.values())
+
+
+def grid(parameters: Mapping[str, Any]) -> list[Flat]:
+    """All combinations, in W&B's order: parameters sorted by name, the last one changes fastest.
+
+    Returns:
+        settings of each run: short key → value.
+
+    Raises:
+        SettingsError: a parameter is wrong or has no end of values.
+    """
+    space = check(parameters)
+    return [settings(space, values) for values in itertools.product(*(each.grid() for each in space))]
+
+
+def sample(parameters: Mapping[str, Any], rng: random.Random) -> Flat:
+    """One random draw: the settings of a run.
+
+    Args:
+        parameters: as in a sweep file.
+        rng: gives one number for each parameter, in order of their names.
+
+    Raises:
+        SettingsError: a parameter is wrong.
+    """
+    space = check(parameters)
+    return settings(space, [each.quantile(rng.random()) for each in space])
+
+
+def corners(parameters: Mapping[str, Any]) -> list[Flat]:
+    """Settings to check before a sweep starts: each listed value and both ends of each distribution, one at a time.
+
+    The first has the first value of every parameter, each other one differs from it in one parameter.
+
+    Raises:
+        SettingsError: a parameter is wrong.
+    """
+    space = check(parameters)
+    first = [each.corners()[0] for each in space]
+    others = [
+        [*first[:place], value, *first[place + 1 :]] for place, each in enumerate(space) for value in each.corners()[1:]
+    ]
+    return [settings(space, values) for values in [first, *others]]
+
+
+def settings(space: Sequence[Parameter], values: Sequence[Any]) -> Flat:
+    """One value for each parameter as the settings of a run; a class with settings of its own is flattened too."""
+    return flatten({each.name: value for each, value in zip(space, values, strict=True)})
