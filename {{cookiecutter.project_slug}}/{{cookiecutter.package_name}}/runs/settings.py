@@ -40,16 +40,21 @@ class Loader(yaml.SafeLoader):
     }
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"^[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$"),
-    list("-+0123456789"),
-)
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$", re.IGNORECASE),
-    list("-+0123456789."),
-)
+class Dumper(yaml.SafeDumper):
+    """Writes what Loader reads back as it was: the text "1e-3" in quotes."""
+
+
+for each in (Loader, Dumper):
+    each.add_implicit_resolver(
+        "tag:yaml.org,2002:int",
+        re.compile(r"^[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$"),
+        list("-+0123456789"),
+    )
+    each.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.inf$|^\.nan$", re.IGNORECASE),
+        list("-+0123456789."),
+    )
 
 
 def parse_value(text: str) -> Any:
@@ -89,6 +94,11 @@ def unflatten(flat: Flat) -> dict[str, Any]:
                 node = node.setdefault("init_args", {})
         node[parts[-1]] = flat[key]
     return nested
+
+
+def dump(settings: Mapping[str, Any]) -> str:
+    """Settings as YAML, in their own order; `read` reads the same."""
+    return yaml.dump(dict(settings), Dumper=Dumper, sort_keys=False, allow_unicode=True) if settings else ""
 
 
 def read(path: str | Path) -> Flat:

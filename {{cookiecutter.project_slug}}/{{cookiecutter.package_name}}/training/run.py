@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from ..runs.folder import EXIT_CODES, now, write_atomically
 from ..runs.request import Request, request
-from ..runs.settings import SettingsError
+from ..runs.settings import SettingsError, dump
 from . import signals
 from .checkpoint_files import CheckpointError, Found, atomic_write, find
 from .checkpoints import AtomicCheckpointIO, Checkpoints, load_weights
@@ -231,8 +230,8 @@ def write_settings(cli: CLI, wanted: Request) -> None:
     """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
     folder = wanted.folder.path
     head = f"# Resolved settings of: {command_line(wanted)}\n# To use them: python Train.py test --run {folder}\n"
-    write_atomically(folder / "config.yaml", head + yaml.safe_dump(cli.resolved, sort_keys=False))
-    write_atomically(folder / "overlay.yaml", yaml.safe_dump(wanted.changes, sort_keys=False) if wanted.changes else "")
+    write_atomically(folder / "config.yaml", head + dump(cli.resolved))
+    write_atomically(folder / "overlay.yaml", dump(wanted.changes))
     commit, diff = (git(*command) for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", ".")))
     wanted.folder.update(commit=(commit or "").strip() or None, uncommitted_changes=bool(diff))
     if diff:
