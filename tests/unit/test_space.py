@@ -119,7 +119,7 @@ def test_corners_hold_both_ends():
 @pytest.mark.parametrize(
     "entry, problem",
     [
-        (3, "parameter x: write x: {'value': 3}"),
+        (3, "parameter x: write `value: 3` below it"),
         ({}, "give it `value`, `values`, or `min` and `max`"),
         ({"values": []}, "must be a list with something in it"),
         ({"values": "abc"}, "must be a list"),

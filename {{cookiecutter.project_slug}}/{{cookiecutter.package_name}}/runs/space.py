@@ -156,7 +156,7 @@ def unnest(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
     for key, entry in parameters.items():
         name = f"{prefix}{key}"
         if not isinstance(entry, Mapping):
-            raise SettingsError(f"parameter {name}: write {name}: {{'value': {entry}}}, or `values:` and a list")
+            raise SettingsError(f"parameter {name}: write `value: {entry}` below it, or `values:` and a list")
         if set(entry) == {"parameters"}:
             yield from unnest(entry["parameters"], f"{name}.")
         else:
