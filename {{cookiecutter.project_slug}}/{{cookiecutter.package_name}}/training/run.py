@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import shlex
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
+from ..runs.code import version
 from ..runs.folder import EXIT_CODES, now, write_atomically
 from ..runs.request import Request, request
 from ..runs.settings import SettingsError, dump
@@ -25,9 +25,10 @@ from .cli import CLI
 from .length import set_length
 from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
+from .objective import BestSoFar
 from .reporting import Bar, Report, say, summary
 from .resume import ExactResume
-from .trackers import finish_trackers, place_loggers
+from .trackers import finish_trackers, in_sweep, place_loggers, report_again
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ def fit(cli: CLI, wanted: Request) -> int:
             "This run is done already; other settings or another --trial make a new one, --resume never starts it over."
         )
         print(summary(wanted))
+        if in_sweep() and leader:
+            make(cli, wanted)
+            report_again(cli.trainer.loggers, cli.resolved, folder)
         return 0
     found = find(folder.path / "checkpoints", config.resume)
     try:
@@ -108,7 +112,7 @@ def make(cli: CLI, wanted: Request) -> None:
         checkpoints.on_save = lambda entry: wanted.folder.update(step=entry["step"], epoch=entry["epoch"])
     callbacks = [ExactResume(config.seed_everything), checkpoints]
     if training:
-        callbacks += [Report(), RecordSettings(cli.resolved)]
+        callbacks += [BestSoFar(checkpoints), Report(), RecordSettings(cli.resolved)]
     bar = config.trainer.enable_progress_bar is not False and sys.stderr.isatty()
     if bar:
         callbacks.append(Bar())
@@ -232,18 +236,10 @@ def write_settings(cli: CLI, wanted: Request) -> None:
     head = f"# Resolved settings of: {command_line(wanted)}\n# To use them: python Train.py test --run {folder}\n"
     write_atomically(folder / "config.yaml", head + dump(cli.resolved))
     write_atomically(folder / "overlay.yaml", dump(wanted.changes))
-    commit, diff = (git(*command) for command in (("rev-parse", "HEAD"), ("diff", "HEAD", "--", ".")))
-    wanted.folder.update(commit=(commit or "").strip() or None, uncommitted_changes=bool(diff))
+    commit, diff = version(Path(__file__).resolve().parents[2])
+    wanted.folder.update(commit=commit, uncommitted_changes=bool(diff))
     if diff:
         write_atomically(folder / "logs" / "uncommitted.diff", diff)
-
-
-def git(*command: str) -> str | None:
-    """What a git command prints; None where there is no git or no repository."""
-    try:
-        return subprocess.run(["git", *command], capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def command_line(wanted: Request) -> str:

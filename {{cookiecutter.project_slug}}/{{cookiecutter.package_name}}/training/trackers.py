@@ -2,8 +2,11 @@
 MLflow and Comet are overlays in configs/trackers/.
 """
 
+import csv
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,18 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.request import Request
 
 logger = logging.getLogger(__name__)
 
 # Settings of loggers that name a folder; a relative one is meant relative to the run's folder.
 FOLDER_SETTINGS = ("save_dir", "offline_directory")
+
+# In a W&B sweep: a run that was killed or has crashed comes back until it has had so many attempts. More would let a
+# run with a fault come back for ever; a run that was asked to stop, and has saved, comes back any number of times.
+MOST_ATTEMPTS = 3
+SECONDS_TO_EXIT = 60  # after its end, a run that hangs would keep W&B's agent from starting the next one
 
 
 class WandB(WandbLogger):
@@ -82,6 +91,9 @@ class WandB(WandbLogger):
 
         if self._experiment is not None:
             return self._experiment
+        # W&B's service inherits the mask. Schedulers send SIGTERM to every process of a job, and without its service a
+        # run can neither upload what is left nor say that it was preempted.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
         try:
             run = super().experiment
         except wandb.Error as error:  # the server is away or does not take the key; that must not cost the run
@@ -90,6 +102,10 @@ class WandB(WandbLogger):
             wandb.teardown()  # otherwise the id counts as in use
             self.go_offline()
             run = super().experiment
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if in_sweep() and RunFolder(self.save_dir or ".").status().get("attempt", 1) < MOST_ATTEMPTS:
+            run.mark_preempting()  # at once: a run that is killed can't say any more that it wants to come back
         if not (run.disabled or run.offline):
             logger.info(f"W&B: {run.url}")
         return run
@@ -106,10 +122,50 @@ def finish_trackers(loggers: Sequence[Logger], code: int) -> None:
     """Let W&B upload what is left and mark its run finished, or crashed if the exit code is not 0."""
     for each in loggers:
         if isinstance(each, WandB):
+            told = what_the_sweep_hears(each, code) if in_sweep() else code
             try:
-                each.experiment.finish(exit_code=code)
+                each.experiment.finish(exit_code=told)
             except TimeoutError:
                 logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {each.save_dir}/wandb/run-*")
+    if in_sweep():
+        watch = threading.Timer(SECONDS_TO_EXIT, os._exit, [code])
+        watch.daemon = True
+        watch.start()
+
+
+def in_sweep() -> bool:
+    """Whether this run was started by an agent of a W&B sweep, which then has chosen its W&B id and project."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def what_the_sweep_hears(each: WandB, code: int) -> int:
+    """The exit code for W&B: with one that is not 0, a run marked as preempting is handed out again.
+
+    That is right when the agent had to leave, and wrong when the sweep has stopped the run (early termination), which
+    looks the same to the run: SIGTERM from the agent or an interrupt from W&B. SweepAgent.py tells them apart: it makes
+    the file SWEEP_AGENT_LEAVING before it lets its run stop.
+    """
+    note = os.environ.get("SWEEP_AGENT_LEAVING")
+    leaving = Path(note).exists() if note else code == EXIT_CODES["preempted"]
+    if code in (EXIT_CODES["preempted"], EXIT_CODES["interrupted"]) and not leaving:
+        return 0
+    if code in (EXIT_CODES["preempted"], EXIT_CODES["time limit"], EXIT_CODES["interrupted"]):
+        each.experiment.mark_preempting()
+    return code
+
+
+def report_again(loggers: Sequence[Logger], settings: dict[str, Any], folder: RunFolder) -> None:
+    """Give a W&B sweep the results of a run that was done already when the sweep asked for its settings."""
+    with (folder.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for each in loggers:
+        if isinstance(each, WandB):
+            each.log_hyperparams(settings)
+            if each.experiment.step == 0:  # otherwise it was killed between its end and W&B's hearing of it
+                for row in rows:
+                    metrics = {name: float(value) for name, value in row.items() if value and name != "step"}
+                    each.log_metrics(metrics, step=int(row["step"] or 0))
+    finish_trackers(loggers, 0)
 
 
 def default_mode() -> str:
@@ -146,8 +202,9 @@ def place_loggers(loggers: Any, request: Request) -> list[Any]:
                 settings[key] = str(request.folder.path / settings[key])
         if each.class_path.endswith(".WandB"):
             changes = request.changes.items()
+            own_id = f"{request.group}-{request.identity}"
             defaults = dict(
-                id=f"{request.group}-{request.identity}",
+                id=os.environ.get("WANDB_RUN_ID", own_id) if in_sweep() else own_id,
                 name=request.folder.path.name,
                 group=request.group,
                 tags=[f"{key}={value}"[:64] for key, value in changes if not isinstance(value, list | dict)],
