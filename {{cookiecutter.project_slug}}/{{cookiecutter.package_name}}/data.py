@@ -1,66 +1,92 @@
-"""Your LightningDataModule: where the data comes from. Choose another with `--data my_package.data.Name`.
+"""Your DataModules: where the data comes from. Choose one with `--data my_package.data.Name`.
 
     python Train.py fit --data.batch_size 128 --data.num_workers 4
+    python Train.py fetch --data FashionMNIST                          download it, on a login node
+    python Train.py fit --data FashionMNIST
 
-A DataModule has two attributes that the networks need, `classes` and `input_shape`, and returns ordinary DataLoaders;
-exact resume wraps them, so a run that is killed sees the same batches again in the same order.
+A data set has two attributes that the networks need, `classes` and `input_shape`, and `load`, which returns its samples.
+Splits, cross-validation and loaders come from DataModule; exact resume wraps the loaders, so a run that is killed sees
+the same batches again in the same order.
 """
 
+import gzip
+from collections.abc import Callable
+
 import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from .datasets.download import Source, fetch_all
+from .datasets.module import DataModule
 
 
-class Digits(LightningDataModule):
+class Digits(DataModule):
     """1,797 real images of hand-written digits, 8×8 grey values, that ship with scikit-learn: nothing to download.
 
     60 % of each class are for training, 20 % for validation, 20 % for the test; always the same images, whatever the
     run's seed. Source: Alpaydin & Kaynak 1998, https://doi.org/10.24432/C50P49
-
-    Args:
-        batch_size: samples per batch on each device.
-        num_workers: processes that load batches; 0 loads them in the training process.
     """
 
     classes = 10
     input_shape = (1, 8, 8)
 
-    def __init__(self, batch_size: int = 64, num_workers: int = 0) -> None:
-        super().__init__()
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-
-    def setup(self, stage: str) -> None:
+    def load(self) -> dict[str, Dataset]:
         from sklearn.datasets import load_digits  # late: importing scikit-learn takes seconds
-        from sklearn.model_selection import train_test_split
 
         digits = load_digits()
         images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # grey values are 0 to 16
-        targets = torch.tensor(digits.target)
-        rest, test = train_test_split(range(len(targets)), test_size=0.2, stratify=targets, random_state=0)
-        train, val = train_test_split(rest, test_size=0.25, stratify=targets[rest], random_state=0)
-        self.train_set, self.val_set, self.test_set = (
-            TensorDataset(images[subset], targets[subset]) for subset in (train, val, test)
+        return {"train": TensorDataset(images, torch.tensor(digits.target))}
+
+
+class FashionMNIST(DataModule):
+    """70,000 images of clothes, 28×28 grey values: 60,000 to train with, of which 20 % validate, and 10,000 to test.
+
+    A download of 31 MB. Source: Xiao, Rasul & Vollgraf 2017, https://arxiv.org/abs/1708.07747
+    """
+
+    classes = 10
+    input_shape = (1, 28, 28)
+    mirrors = (
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    # name: (bytes, SHA-256), from TensorFlow Datasets, url_checksums/fashion_mnist.txt
+    files = {
+        "train-images-idx3-ubyte.gz": (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        "train-labels-idx1-ubyte.gz": (29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        "t10k-images-idx3-ubyte.gz": (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        "t10k-labels-idx1-ubyte.gz": (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    }
+
+    def prepare_data(self) -> None:
+        folder = self.data_dir / "fashion-mnist"
+        fetch_all(
+            [
+                Source([mirror + name for mirror in self.mirrors], folder / name, sha256, size=size)
+                for name, (size, sha256) in self.files.items()
+            ]
         )
 
-    def train_dataloader(self) -> DataLoader:
-        return self.loader(self.train_set, shuffle=True)
+    def load(self) -> dict[str, Dataset]:
+        return {name: TensorDataset(*self.read(prefix)) for name, prefix in (("train", "train"), ("test", "t10k"))}
 
-    def val_dataloader(self) -> DataLoader:
-        return self.loader(self.val_set)
-
-    def test_dataloader(self) -> DataLoader:
-        return self.loader(self.test_set)
-
-    def predict_dataloader(self) -> DataLoader:
-        return self.loader(self.test_set)
-
-    def loader(self, dataset: TensorDataset, shuffle: bool = False) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+    def read(self, prefix: str) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, 28, 28) as bytes, and labels (N), from the files, which have headers of 16 and 8 bytes."""
+        files = [
+            self.data_dir / "fashion-mnist" / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
+        ]
+        images, targets = (bytearray(gzip.decompress(file.read_bytes())) for file in files)
+        return (
+            torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, *self.input_shape),
+            torch.frombuffer(targets, dtype=torch.uint8, offset=8).long(),
         )
+
+    def transform(self, training: bool) -> Callable:
+        return to_float  # sample by sample: all images as floats would need four times the memory
+
+
+def to_float(sample: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Grey values 0 to 255 as 0 to 1."""
+    image, target = sample
+    return image / 255, target

@@ -60,6 +60,16 @@ def call(command: Sequence[str], timeout: float = 120.0) -> subprocess.Completed
         return subprocess.CompletedProcess(command, 1, "", f"timed out after {timeout:.0f} s")
 
 
+def patiently(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands, again and again while the controller is busy. For calls that may be repeated."""
+    for pause in (*PAUSES, None):
+        done = call(command)
+        if done.returncode == 0 or pause is None or not TRANSIENT.search(done.stderr):
+            break
+        time.sleep(pause)
+    return done
+
+
 def submit(arguments: Sequence[str], command: str = "sbatch") -> str:
     """Submit a batch file; returns the job id. A controller that is busy is asked again, a few times.
 
@@ -102,17 +112,16 @@ def queue(batch: str | Path) -> list[Element] | None:
     return found
 
 
+def state_of(name: str) -> str | None:
+    """The state of a job or array element, such as RUNNING or COMPLETING; None if SLURM does not answer."""
+    done = patiently(["squeue", "--noheader", "--states=all", f"--jobs={name}", "--format=%T"])
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
 def requeue(name: str) -> str | None:
     """Put a running job or array element back into the queue; what SLURM said if it would not."""
-    for pause in (*PAUSES[:3], None):
-        done = call(["scontrol", "requeue", name])
-        said = " ".join((done.stderr or done.stdout).split())
-        if done.returncode == 0:
-            return None
-        if pause is None or not TRANSIENT.search(said):
-            return said
-        time.sleep(pause)
-    return said
+    done = patiently(["scontrol", "requeue", name])
+    return " ".join((done.stderr or done.stdout).split()) if done.returncode else None
 
 
 def cancel(names: Sequence[str]) -> None:

@@ -43,6 +43,11 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
+def restarts() -> int:
+    """How often this job has been put back into the queue by itself: 0 for a job that somebody has submitted."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or os.environ.get("RESUBMITTED") or 0)
+
+
 class RunFolder:
     """A run's folder. Only rank 0 writes; every other process, and every other program, reads.
 
@@ -84,6 +89,8 @@ class RunFolder:
             host=socket.gethostname(),
             pid=os.getpid(),
             slurm_job=os.environ.get("SLURM_JOB_ID"),
+            restarts=restarts(),
+            attempt_step=before.get("step", 0),
             started=before.get("started") or now(),
             attempt_started=now(),
             seconds=before.get("seconds", 0.0),
@@ -91,6 +98,14 @@ class RunFolder:
         self._seconds_before, self._clock = before.get("seconds", 0.0), time.monotonic()
         self.started = True
         return attempt
+
+    def stuck(self) -> str | None:
+        """Why a run must not be restarted once more: its last attempt, itself a restart, has saved nothing new."""
+        before = self.status()
+        step = before.get("step", 0)
+        if restarts() < 2 or before.get("restarts") != restarts() - 1 or step > before.get("attempt_step", 0):
+            return None
+        return f"no progress between two restarts: still at step {step}. A longer time limit may help, or more memory"
 
     def end(self, state: str, reason: str | None = None, **fields: Any) -> int:
         """Note how the attempt ended; returns the exit code for that state (see EXIT_CODES)."""

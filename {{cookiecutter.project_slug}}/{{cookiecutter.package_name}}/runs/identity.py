@@ -19,6 +19,7 @@ NOT_IDENTITY = (
     "config",
     "print_config",
     "trial",  # its effect is the seed, which counts
+    "canary",
     "checkpoints",
     "cka",
     "data.num_workers",

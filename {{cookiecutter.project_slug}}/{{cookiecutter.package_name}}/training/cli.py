@@ -76,6 +76,7 @@ class CLI(LightningCLI):
             default="auto",
             help="fit: auto, never, must, or a checkpoint's path or name (best, last, step-…).",
         )
+        parser.add_argument("--canary", type=bool, default=False, help="Save and stop after the first validation.")
         parser.add_argument("--init_from", type=str | None, help="Checkpoint whose weights a new run starts from.")
         parser.add_argument("--init_strict", type=bool, default=True, help="All weights must be in it, and no others.")
         parser.add_class_arguments(Checkpoints, "checkpoints", instantiate=False, skip={"config"})

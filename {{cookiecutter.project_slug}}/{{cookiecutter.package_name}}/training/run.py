@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from ..runs.code import version
-from ..runs.folder import EXIT_CODES, now, write_atomically
+from ..runs.folder import EXIT_CODES, RunFolder, now, write_atomically
 from ..runs.request import Request, request
 from ..runs.settings import SettingsError, dump
 from . import signals
@@ -63,11 +63,18 @@ def fit(cli: CLI, wanted: Request) -> int:
             make(cli, wanted)
             report_again(cli.trainer.loggers, cli.resolved, folder)
         return 0
+    if reason := folder.stuck():
+        print(f"error: {reason}", file=sys.stderr)
+        if leader:
+            folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
+            folder.end("failed", reason)
+        return EXIT_CODES["failed"]
     found = find(folder.path / "checkpoints", config.resume)
+    attempt = 1 if config.resume == "never" else folder.status().get("attempt", 0) + 1
     try:
         make(cli, wanted)
         set_length(config, cli.trainer, cli.datamodule)
-        start = how_it_starts(cli, found)
+        start = how_it_starts(cli, found, attempt)
     except (SettingsError, CheckpointError):
         raise  # a wrong setting leaves nothing behind
     except Exception as error:
@@ -75,13 +82,12 @@ def fit(cli: CLI, wanted: Request) -> int:
 
     if config.resume == "never" and leader:
         folder.move_aside()
-    attempt = folder.status().get("attempt", 0) + 1
     if leader:
         folder.start(name=wanted.group, identity=wanted.identity, command=command_line(wanted))
         signals.install(at_once=lambda: folder.end("interrupted", "ended at once by a second Ctrl-C"))
         write_settings(cli, wanted)
     with log_file(folder.path, rank_zero_only.rank):
-        for line in (*wanted.overrides, f"run folder: {folder.path}, attempt {attempt}", *start):
+        for line in (*wanted.overrides, f"run folder: {folder.path}", *start):
             say(line)
         code = train(cli, wanted, found)
         finish_trackers(cli.trainer.loggers, code)
@@ -109,7 +115,9 @@ def make(cli: CLI, wanted: Request) -> None:
     config, folder, training = cli.config[wanted.command], wanted.folder.path, wanted.command == "fit"
     checkpoints = Checkpoints(**config.checkpoints, config=wanted.identity)
     if rank_zero_only.rank == 0:
-        checkpoints.on_save = lambda entry: wanted.folder.update(step=entry["step"], epoch=entry["epoch"])
+        checkpoints.on_save = lambda entry: wanted.folder.update(
+            step=entry["step"], epoch=entry["epoch"], monitor=checkpoints.monitor, best=checkpoints.best_value
+        )
     callbacks = [ExactResume(config.seed_everything), checkpoints]
     if training:
         callbacks += [BestSoFar(checkpoints), Report(), RecordSettings(cli.resolved)]
@@ -131,6 +139,8 @@ def make(cli: CLI, wanted: Request) -> None:
         cli.trainer.callbacks.append(cli.config_init.fit.cka)
     if training:
         cli.trainer.loggers = [MetricsFile(folder), *cli.trainer.loggers]
+    if training and config.canary:
+        cli.trainer.callbacks.append(Canary(wanted.folder))
     if config.compile:
         for child in cli.model.children():
             if not isinstance(child, Metric):
@@ -201,12 +211,12 @@ def load_run(path: Path, root: Path) -> tuple[LightningModule, LightningDataModu
     return cli.model.eval(), cli.datamodule
 
 
-def how_it_starts(cli: CLI, found: Found | None) -> list[str]:
+def how_it_starts(cli: CLI, found: Found | None, attempt: int) -> list[str]:
     """Which checkpoint the run goes on from, and which could not be used; a new run gets the weights it asks for."""
     config = cli.config.fit
     if found:
         damaged = [f"warning: {line}; an earlier one is used" for line in found.damaged]
-        return [*damaged, f"resuming from {found.path} (step {found.step}, epoch {found.epoch})"]
+        return [*damaged, f"attempt {attempt}: resuming from {found.path} (step {found.step}, epoch {found.epoch})"]
     if config.init_from:  # on the first attempt only: a restart has weights of its own
         return [load_weights(cli.model, config.init_from, strict=config.init_strict)]
     return []
@@ -245,6 +255,19 @@ def write_settings(cli: CLI, wanted: Request) -> None:
 def command_line(wanted: Request) -> str:
     """The command that starts this run again."""
     return shlex.join(["python", "Train.py", wanted.command, *wanted.typed])
+
+
+class Canary(Callback):
+    """Stops the run after its first validation; the same run goes on from there when it is started without it."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            if trainer.is_global_zero:
+                self.folder.update(canary="passed")
+            signals.stop("interrupted")  # saved at the next batch, if there is one
 
 
 class RecordSettings(Callback):

@@ -86,6 +86,12 @@ def received() -> str | None:
     return _received
 
 
+def stop(reason: str) -> None:
+    """End the run at its next batch, as a signal would; `reason` is one of the values of REASONS."""
+    global _received
+    _received = _received or reason
+
+
 def reset() -> None:
     """Forget what was received: for a program that trains several times in one process."""
     global _received
