@@ -23,6 +23,8 @@ NOT_IDENTITY = (
     "checkpoints",
     "cka",
     "data.num_workers",
+    "data.data_dir",
+    "data.test_on",
     "trainer.default_root_dir",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
