@@ -4,9 +4,9 @@
     python Train.py fetch --data FashionMNIST                          download it, on a login node
     python Train.py fit --data FashionMNIST
 
-A data set has two attributes that the networks need, `classes` and `input_shape`, and `load`, which returns its samples.
-Splits, cross-validation and loaders come from DataModule; exact resume wraps the loaders, so a run that is killed sees
-the same batches again in the same order.
+A data set has two attributes that the networks need, `classes` and `input_shape`, and `load`, which returns its
+samples. Splits, cross-validation and loaders come from DataModule; exact resume wraps the loaders, so a run that is
+killed sees the same batches again in the same order.
 """
 
 import gzip
@@ -73,10 +73,11 @@ class FashionMNIST(DataModule):
 
     def read(self, prefix: str) -> tuple[Tensor, Tensor]:
         """Images (N, 1, 28, 28) as bytes, and labels (N), from the files, which have headers of 16 and 8 bytes."""
-        files = [
-            self.data_dir / "fashion-mnist" / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
-        ]
-        images, targets = (bytearray(gzip.decompress(file.read_bytes())) for file in files)
+        folder = self.data_dir / "fashion-mnist"
+        images, targets = (
+            bytearray(gzip.decompress((folder / f"{prefix}-{kind}-ubyte.gz").read_bytes()))
+            for kind in ("images-idx3", "labels-idx1")
+        )
         return (
             torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, *self.input_shape),
             torch.frombuffer(targets, dtype=torch.uint8, offset=8).long(),
