@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
+from ..datasets.module import KeepSplit
 from ..runs.code import version
 from ..runs.folder import EXIT_CODES, RunFolder, now, write_atomically
 from ..runs.request import Request, request
@@ -120,7 +121,7 @@ def make(cli: CLI, wanted: Request) -> None:
         )
     callbacks = [ExactResume(config.seed_everything), checkpoints]
     if training:
-        callbacks += [BestSoFar(checkpoints), Report(), RecordSettings(cli.resolved)]
+        callbacks += [BestSoFar(checkpoints), Report(), RecordSettings(cli.resolved), KeepSplit()]
     bar = config.trainer.enable_progress_bar is not False and sys.stderr.isatty()
     if bar:
         callbacks.append(Bar())
