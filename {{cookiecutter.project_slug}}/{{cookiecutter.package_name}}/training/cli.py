@@ -206,9 +206,33 @@ def fill_from_data(wanted: Request) -> None:
     }
     if not targets:
         return
-    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data" and key != "data.help"}
-    facts = data_facts(json.dumps(unflatten(section), sort_keys=True, default=str))
+    facts = data_facts(data_section(wanted))
     files.add({key: facts[DATA_FACTS[fact]] for key, fact in targets.items() if DATA_FACTS[fact] in facts}, "the data")
+
+
+def data_section(wanted: Request) -> str:
+    """The settings of the data, `data: …`, as JSON."""
+    typed = wanted.settings.flat
+    section = {key: value for key, value in typed.items() if key.split(".")[0] == "data" and key != "data.help"}
+    return json.dumps(unflatten(section), sort_keys=True, default=str)
+
+
+def make_data(section: str) -> LightningDataModule:
+    """The DataModule alone.
+
+    Args:
+        section: see data_section.
+
+    Raises:
+        SettingsError: its constructor refuses a setting.
+    """
+    parser = Parser(allow_abbrev=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    settings = parser.parse_object(json.loads(section))
+    try:
+        return parser.instantiate_classes(settings).data
+    except ValueError as error:  # jsonargparse's list of all types that it has tried
+        raise error.__cause__ if isinstance(error.__cause__, SettingsError) else error from None
 
 
 @functools.cache  # a launcher checks many runs, most of them with the same data
@@ -216,11 +240,9 @@ def data_facts(section: str) -> dict[str, Any]:
     """classes, input_shape and channels of a DataModule, as far as it has them.
 
     Args:
-        section: its settings, `data: …`, as JSON.
+        section: see data_section.
     """
-    parser = Parser(allow_abbrev=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object(json.loads(section))).data
+    data = make_data(section)
     facts = {name: getattr(data, name) for name in ("classes", "input_shape") if hasattr(data, name)}
     if "input_shape" in facts:
         facts["input_shape"] = list(facts["input_shape"])
