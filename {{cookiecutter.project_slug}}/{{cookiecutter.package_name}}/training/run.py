@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
+from ..datasets.download import DownloadError, touch
 from ..datasets.module import KeepSplit
 from ..runs.code import version
 from ..runs.folder import EXIT_CODES, RunFolder, now, write_atomically
@@ -22,7 +23,7 @@ from ..runs.settings import SettingsError, dump
 from . import signals
 from .checkpoint_files import CheckpointError, Found, atomic_write, find
 from .checkpoints import AtomicCheckpointIO, Checkpoints, load_weights
-from .cli import CLI
+from .cli import CLI, data_section, make_data
 from .length import set_length
 from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
@@ -179,6 +180,24 @@ def evaluate(cli: CLI, wanted: Request) -> int:
     )
     write_atomically(folder / f"{command}.json", json.dumps(record, indent=2) + "\n")
     say(f"results: {folder / f'{command}.json'}")
+    return 0
+
+
+def fetch(wanted: Request) -> int:
+    """Download and prepare the data, and make the files young; returns the exit code.
+
+    For the login nodes of clusters: others have no internet, and scratch folders are purged of files that are old.
+    """
+    quiet_lightning()
+    CLI(wanted)  # finds wrong settings
+    data = make_data(data_section(wanted))
+    try:
+        data.prepare_data()
+    except DownloadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    folder = Path(getattr(data, "data_dir", "data"))
+    print(f"the data of {type(data).__name__} are ready; files in {folder}/: {touch(folder)}")
     return 0
 
 
