@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": "evaluate a run's best checkpoint on the validation data",
     "test": "evaluate a run's best checkpoint on the test data",
     "predict": "save a run's predictions for the test data",
+    "fetch": "download the data, on a node that has internet",
 }
 
 HELP = f"""usage: python Train.py COMMAND [--KEY VALUE ...]
@@ -56,6 +57,11 @@ def main(argv: Sequence[str], root: Path) -> int:
             raise SettingsError(
                 f"unknown command {command}{did_you_mean(command, COMMANDS)}; see python Train.py --help"
             )
+        if command == "fetch":
+            start_terminal()
+            from .run import fetch
+
+            return fetch(request("fit", arguments, root))
         wanted = request(command, arguments, root)
         for name in [name for name in os.environ if name.startswith("WANDB_") and not os.environ[name]]:
             del os.environ[name]  # left empty in .env, which means not set; W&B refuses an empty mode
