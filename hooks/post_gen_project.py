@@ -1,10 +1,12 @@
-"""Finish the new project: conda environments from pyproject.toml, a first commit, and what to type next.
+"""Finish the new project: conda environments, batch files for its cluster, a first commit, and what to type next.
 
-Runs in the project's folder with nothing but the standard library, needs no network and asks nothing. Running it again
-changes nothing: an environment that has its packages and a folder that lies in a repository are left as they are.
+Runs in the project's folder with nothing but the standard library and cookiecutter's own Jinja and PyYAML, needs no
+network and asks nothing. Running it again changes nothing: an environment that has its packages and a folder that lies
+in a repository are left as they are.
 """
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -13,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ANSWERS = r"""{{ cookiecutter | tojson }}"""
 
@@ -34,12 +38,8 @@ PYTORCH = {
 }
 # A login node has no GPU, so conda has to be told which CUDA to expect.
 CUDA_OVERRIDE = {"cuda12": "CONDA_OVERRIDE_CUDA=12.9 ", "cuda13": "CONDA_OVERRIDE_CUDA=13.0 "}
-# Clusters whose home directories are too small for an environment: what to load, where to put it, how to activate it.
-# HEC: github.com/MikePacey/Lancaster-HEC, 2026-05-18. Bede: bede-documentation.readthedocs.io, 2025-07-16.
-CONDA_PLACES = {
-    "hec": ("module add miniforge && ", "$global_storage/{slug}", "source activate"),
-    "bede-gh": ("", "/nobackup/projects/{account}/$USER/aarch64/{slug}", "conda activate"),
-}
+# slurm/*.sbatch as the template leaves them.
+BATCH_FILE = "#!/bin/bash\n# The post-generation hook writes this file for the chosen cluster.\n"
 # Parents of conditional files: cookiecutter makes them even when no file goes in.
 OPTIONAL_FOLDERS = (".github/workflows", ".github", "kubernetes")
 
@@ -77,6 +77,25 @@ def complete_environment(path: Path, variant: str, requirements: list[str]) -> N
         path.write_text(text + "".join(lines), encoding="utf-8")
 
 
+def write_batch_files(project: Path, answers: dict[str, str]) -> Any:
+    """Write slurm/*.sbatch with the project's own renderer; returns the preset of the chosen cluster.
+
+    A file that is not as the template leaves it is the user's own, which `cookiecutter -f -s` has kept.
+    """
+    sys.dont_write_bytecode = True  # compiled files would lie about in the new project
+    sys.path.insert(0, str(project))
+    package = answers["package_name"]
+    presets, batch = (importlib.import_module(f"{package}.launch.{module}") for module in ("presets", "batch"))
+    preset = presets.load(answers["cluster"], project)
+    resources = presets.resolve(preset, presets.standing_request(project), partial=True)
+    for kind, name in batch.BY_HAND.items():
+        file = project / name
+        if file.exists() and file.read_text(encoding="utf-8") == BATCH_FILE:
+            text = batch.render(preset, resources, kind, name=answers["project_slug"])
+            file.write_text(text, encoding="utf-8")
+    return preset
+
+
 def remove_empty_folders(project: Path) -> None:
     """Remove the folders that no option has put a file into."""
     for folder in OPTIONAL_FOLDERS:
@@ -107,26 +126,33 @@ def first_commit(project: Path, name: str, email: str) -> None:
         git(*identity, *commit)
 
 
-def environment_command(answers: dict[str, str]) -> str:
-    """The command that makes and activates an environment for the chosen options."""
-    slug, cluster, account = answers["project_slug"], answers["cluster"], answers["slurm_account"]
-    if cluster == "generic" and answers["conda_environment"] == "auto":
+def environment_command(answers: dict[str, str], conda: Mapping[str, str]) -> str:
+    """The command that makes and activates an environment for the chosen options.
+
+    Args:
+        answers: to cookiecutter's questions.
+        conda: the `conda` of the cluster's preset, which has a `folder` where home directories are too small.
+    """
+    slug, account = answers["project_slug"], answers["slurm_account"]
+    if answers["cluster"] == "generic" and answers["conda_environment"] == "auto":
         return "python3 -m venv .venv && . .venv/bin/activate && pip install -e ."
-    prepare, place, activate = CONDA_PLACES.get(cluster, ("", "", "conda activate"))
+    place = conda.get("folder", "")
     if "{account}" in place and not account:
         place = ""
     place = place.format(slug=slug, account=account)
+    prepare = f"{conda['prepare']} && " if "prepare" in conda else ""
     override = CUDA_OVERRIDE.get(answers["__conda_environment"], "")
     prefix = f" -p {place}" if place else ""
+    activate = conda.get("activate", "conda activate")
     return f"{prepare}{override}conda env create -f environment.yml{prefix} && {activate} {place or slug}"
 
 
-def next_commands(answers: dict[str, str], project: Path, shell: str | None) -> list[str]:
+def next_commands(answers: dict[str, str], conda: Mapping[str, str], project: Path, shell: str | None) -> list[str]:
     """The three commands to type in a shell whose folder is `shell` (None: not known)."""
     path = project.resolve()
     if shell and path.is_relative_to(Path(shell).resolve()):
         path = path.relative_to(Path(shell).resolve())
-    return [f"cd {shlex.quote(str(path))}", environment_command(answers), "python Train.py fit"]
+    return [f"cd {shlex.quote(str(path))}", environment_command(answers, conda), "python Train.py fit"]
 
 
 def main() -> None:
@@ -137,6 +163,7 @@ def main() -> None:
     requirements = read_requirements((project / "pyproject.toml").read_text(encoding="utf-8"))
     complete_environment(project / "environment.yml", answers["__conda_environment"], requirements)
     complete_environment(project / "environment-cpu.yml", "cpu", requirements)
+    preset = write_batch_files(project, answers)
     remove_empty_folders(project)
 
     by_cruft = "_commit" in answers
@@ -153,7 +180,7 @@ def main() -> None:
         )
     print(f"\n{answers['project_name']} is ready. Next, type:\n")
     # The hook's own folder is the project; the shell's, where the user will type, is only in PWD.
-    for command in next_commands(answers, project, os.environ.get("PWD")):
+    for command in next_commands(answers, preset.conda, project, os.environ.get("PWD")):
         print(f"    {command}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ladder
 import pytest
+import yaml
 
 hook = ladder.load_module(ladder.ROOT / "hooks" / "post_gen_project.py")
 COOKIECUTTER = Path(sys.executable).parent / "cookiecutter"
@@ -154,7 +155,9 @@ def test_legacy_platform_is_said(template, tmp_path):
     ids=lambda value: "-".join(value.values()) or "defaults" if isinstance(value, dict) else "",
 )
 def test_environment_command(answers, command):
-    assert hook.environment_command(DEFAULTS | answers) == command
+    answers = DEFAULTS | answers
+    preset = yaml.safe_load((ladder.TEMPLATE / "configs" / "clusters" / f"{answers['cluster']}.yaml").read_text())
+    assert hook.environment_command(answers, preset.get("conda", {})) == command
 
 
 def test_every_cluster_decides_on_a_conda_environment(bake):
@@ -166,12 +169,12 @@ def test_every_cluster_decides_on_a_conda_environment(bake):
 
 
 def test_commands_need_no_known_shell_folder(tmp_path):
-    commands = hook.next_commands(DEFAULTS, tmp_path / "a b", None)
+    commands = hook.next_commands(DEFAULTS, {}, tmp_path / "a b", None)
     assert commands[0] == f"cd '{tmp_path}/a b'"
 
 
 def test_running_twice_changes_nothing(template, tmp_path):
-    """`-f` renders the environments anew and the hook completes them again; the repository stays as it is."""
+    """`-f` renders environments and batch files anew and the hook completes them again; the repository stays as it is."""
     generate(template, tmp_path / "work")
     project = tmp_path / "work" / "my-research-project"
     head, before = git(project, "rev-parse", "HEAD"), (project / "environment.yml").read_text()
@@ -184,11 +187,13 @@ def test_running_twice_changes_nothing(template, tmp_path):
 def test_kept_files_stay_as_the_user_left_them(template, tmp_path):
     """`-f -s` keeps what exists, and so does the hook."""
     generate(template, tmp_path / "work")
-    environment = tmp_path / "work" / "my-research-project" / "environment.yml"
-    environment.write_text(environment.read_text() + "  - timm\n")
-    edited = environment.read_text()
+    project = tmp_path / "work" / "my-research-project"
+    files = [project / "environment.yml", project / "slurm" / "train.sbatch"]
+    for file in files:
+        file.write_text(file.read_text() + "  - timm\n")
+    edited = [file.read_text() for file in files]
     generate(template, tmp_path / "work", "--overwrite-if-exists", "--skip-if-file-exists")
-    assert environment.read_text() == edited
+    assert [file.read_text() for file in files] == edited
 
 
 def test_hook_needs_only_the_standard_library(template):

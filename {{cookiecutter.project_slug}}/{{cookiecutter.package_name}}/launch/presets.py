@@ -174,13 +174,14 @@ def choose(name: str | None, root: Path) -> Preset:
     return found[0]
 
 
-def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None) -> Resources:
+def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None, partial: bool = False) -> Resources:
     """Fill a request up with the preset's defaults and check that the cluster can serve it.
 
     Args:
         preset: the cluster.
         request: resource keys (see Resources); `cluster` and keys that are None are left out.
         array: elements of the array; None for a single job.
+        partial: leave out what the cluster requires and the request lacks, for a batch file whose user adds it.
 
     Raises:
         SettingsError: the cluster would reject the job or leave it waiting for ever; the message says what to change.
@@ -193,7 +194,7 @@ def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None
         wanted["time"] = str(wanted["time"])
         wanted["seconds"] = seconds(wanted["time"])
     for key in preset.required:
-        if not wanted.get(key):
+        if not wanted.get(key) and not partial:
             raise SettingsError(f"{preset.name} needs the {key}: put `{key}: NAME` into {STANDING_REQUEST}")
     refuse_secrets(wanted.get("environment", {}))
 
@@ -297,6 +298,22 @@ def seconds(time: str) -> int:
         if total:
             return total
     raise SettingsError(f"time {time} is not a time limit: write minutes, H:MM:SS, or D-HH:MM:SS")
+
+
+def activation(preset: Preset, slug: str, account: str | None) -> str | None:
+    """The line of a batch file that activates the project's conda environment; None where the preset has no place."""
+    folder, command = conda_folder(preset, slug, account), preset.conda.get("activate", "")
+    if command.startswith("conda "):  # a shell function, which a job's shell does not have
+        command = f'source "$(conda info --base)/etc/profile.d/conda.sh" && {command}'
+    return f'{command} "{folder}"' if folder else None
+
+
+def conda_folder(preset: Preset, slug: str, account: str | None) -> str | None:
+    """Where the preset puts the conda environment of a project; None: where conda puts it."""
+    folder = preset.conda.get("folder")
+    if not folder or ("{account}" in folder and not account):
+        return None
+    return folder.format(slug=slug, account=account)
 
 
 def machine() -> str:
