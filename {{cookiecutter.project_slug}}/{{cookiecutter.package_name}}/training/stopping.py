@@ -1,13 +1,22 @@
-"""Ends a run that can't come to anything. For a metric that stops improving: experiments/early_stopping.yaml."""
+"""Ends a run that can't come to anything, and keeps one that has no validation from waiting for it.
+
+For a metric that stops improving: experiments/early_stopping.yaml."""
 
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a number."""
+
+
+def train_without_validation(trainer: Trainer) -> None:
+    """Switch the validation off, and with it early stopping: in mode `final` all that could validate is trained on."""
+    trainer.limit_val_batches = 0
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, EarlyStopping)]
 
 
 class StopOnDivergence(Callback):
