@@ -59,7 +59,7 @@ def main(argv: Sequence[str], root: Path) -> int:
             )
         if command == "fetch":
             start_terminal()
-            from .run import fetch
+            from .fetch import fetch
 
             return fetch(request("fit", arguments, root))
         wanted = request(command, arguments, root)
