@@ -59,19 +59,24 @@ class Experiment:
     """A planned experiment.
 
     Args:
-        folder: its folder, or any path in it.
+        folder: its folder.
+        planned: whether it has to be there already.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: it is not there.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder).resolve()
-        self.folder = next((each for each in (folder, *folder.parents[:2]) if (each / MANIFEST).is_file()), folder)
-        self.batch = self.folder / "job.sbatch"
-        self.logs = self.folder / "logs"
-        if not (self.folder / MANIFEST).is_file():
+    def __init__(self, folder: str | Path, planned: bool = True) -> None:
+        self.folder = Path(folder).resolve()
+        self.batch, self.canary, self.logs = (self.folder / name for name in ("job.sbatch", "canary.sbatch", "logs"))
+        if planned and not (self.folder / MANIFEST).is_file():
             raise SettingsError(f"{folder} is no planned experiment: it has no {MANIFEST}")
+
+    @property
+    def shown(self) -> Path:
+        """Its folder as one would type it."""
+        here = Path.cwd()
+        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -80,8 +85,32 @@ class Experiment:
 
     @property
     def code(self) -> Path:
-        """The newest snapshot of the code."""
-        return max(self.folder.glob("code*"), key=lambda path: int(path.name.removeprefix("code-") if "-" in path.name else 1))
+        """The newest snapshot of the code: code, code-2, …"""
+        return max(self.folder.glob("code*"), key=lambda path: (len(path.name), path.name))
+
+    def take_code(self, root: Path) -> None:
+        """Make a new snapshot of the code in `root` beside the older ones, from which jobs may be running."""
+        number = 1 + sum(1 for _ in self.folder.glob("code*"))
+        snapshot(root, self.folder / (f"code-{number}" if number > 1 else "code"), without=self.folder.parent)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that all its runs share."""
+        found: dict[str, Any] = {}
+        for file in sorted((self.folder / "configs").glob("*.yaml")):
+            found |= read(file)
+        return found
+
+    def log(self, index: int) -> Path:
+        """What the jobs of one run have printed, requeued and submitted again ones included."""
+        for file in self.logs.glob("*+*.log"):  # of an array that does not start at run 0
+            if sum(int(part) for part in file.stem.split("+")) == index:
+                return file
+        return self.logs / f"{index}.log"
+
+    def elements(self) -> list[Element] | None:
+        """What SLURM has queued or running of it; None where it can't be asked."""
+        return queue(self.batch, self.canary, self.folder / "notify.sbatch")
 
     @property
     def request(self) -> dict[str, Any]:
@@ -95,7 +124,8 @@ class Experiment:
             elements: the queue, see `sbatch.queue`; None where it can't be asked, so that a run whose folder says
                 `running` is taken to be.
         """
-        queued = {index_of(each): each for each in elements or ()}
+        batches = [each for each in elements or () if "notify.sbatch" not in each.batch]
+        queued = {index_of(each): each for each in sorted(batches, key=lambda each: each.state != "PENDING")}
         there = {path.name: path for path in self.folder.iterdir()}
         by_identity = {name[-8:]: path for name, path in there.items() if path.is_dir()}
         found = []
@@ -162,7 +192,8 @@ def write(plan: Plan, root: Path, request: Mapping[str, Any], spec: str, overwri
             (folder / "configs" / name).write_text(f"# {source}\n{dump(layer)}", encoding="utf-8")
         (folder / "spec.yaml").write_text(spec, encoding="utf-8")
         (folder / "request.yaml").write_text(dump(request), encoding="utf-8")
-        snapshot(root, folder / "code", without=folder.parent)
+        shutil.rmtree(folder / "code", ignore_errors=True)  # half made by a submission that was killed
+        Experiment(folder, planned=False).take_code(root)
         lines = [
             json.dumps(dict(index=r.index, identity=r.identity, folder=r.folder, overlay=r.overlay), default=str)
             for r in plan.runs
@@ -181,7 +212,7 @@ def set_aside(experiment: Experiment, overwrite: bool) -> None:
             f"{folder.name} is there already, with {len(experiment.rows)} runs: see `status {folder}`, go on with "
             f"`retry {folder}`, give this one another --name, or start over with --overwrite (the old one is kept)"
         )
-    if active := queue(experiment.batch):
+    if active := experiment.elements():
         raise SettingsError(f"{len(active)} runs of {folder.name} are queued or running: `cancel {folder}` first")
     old = folder.parent / ".old"
     old.mkdir(exist_ok=True)
@@ -194,10 +225,9 @@ def snapshot(root: Path, target: Path, without: Path) -> None:
 
     Args:
         root: the project's folder.
-        target: where the copy goes; one that was left half made by a kill is replaced.
+        target: where the copy goes.
         without: the folder of runs, wherever it is.
     """
-    shutil.rmtree(target, ignore_errors=True)
     for folder, folders, files in os.walk(root):
         inside = Path(folder)
         folders[:] = [

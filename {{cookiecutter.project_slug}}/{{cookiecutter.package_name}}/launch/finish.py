@@ -16,9 +16,7 @@ from ..runs.settings import SettingsError
 from . import sbatch
 
 
-def finish(
-    arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None, canary: bool = False
-) -> int:
+def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
     """Put a run that was stopped back into the queue; returns the job's exit code.
 
     Args:
@@ -26,15 +24,14 @@ def finish(
         root: the folder of the code.
         max_requeues: how often the run may be put back; then it counts as failed.
         resubmit: the batch file, to be submitted anew where requeue is forbidden.
-        canary: the run was only to get through its first validation.
     """
-    folder = request("fit", arguments, root).folder
-    status = folder.status()
+    wanted = request("fit", arguments, root)
+    folder, status = wanted.folder, wanted.folder.status()
     state, name = status.get("state"), element()
     if (status.get("slurm_job"), status.get("restarts")) != (os.environ.get("SLURM_JOB_ID"), restarts()):
         return give_up(folder, f"ended before it began on {os.uname().nodename}: see its log")
-    if canary and status.get("canary") == "passed" and state in ("interrupted", "done"):
-        return 0
+    if wanted.settings.flat.get("canary") and status.get("canary") == "passed" and state in ("interrupted", "done"):
+        return 0  # it was only to get through its first validation
     if state in ("done", "failed", "interrupted"):
         return EXIT_CODES[state]
     if state == "running":

@@ -97,8 +97,8 @@ def submit(arguments: Sequence[str], command: str = "sbatch") -> str:
     raise AssertionError("unreachable")
 
 
-def queue(batch: str | Path) -> list[Element] | None:
-    """What SLURM still has of a batch file (a path without its arguments); None where there is no SLURM to ask."""
+def queue(*batches: str | Path) -> list[Element] | None:
+    """What SLURM still has of some batch files (paths, without arguments); None where there is no SLURM to ask."""
     if not shutil.which("squeue"):
         return None
     done = call(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%r|%o"])
@@ -107,7 +107,7 @@ def queue(batch: str | Path) -> list[Element] | None:
     found = []
     for line in done.stdout.splitlines():
         job, task, state, reason, command = line.split("|", 4)
-        if command == str(batch) or command.startswith(f"{batch} "):
+        if any(command == str(batch) or command.startswith(f"{batch} ") for batch in batches):
             found.append(Element(job, int(task) if task.isdigit() else None, state, reason, command))
     return found
 

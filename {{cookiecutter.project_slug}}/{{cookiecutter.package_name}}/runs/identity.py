@@ -74,7 +74,9 @@ def short_name(changes: Mapping[str, Any], length: int = 48) -> str:
 
 
 def short_value(value: Any) -> str:
-    """A value as part of a name: a class without its module, a list of classes as their names joined by +."""
+    """A value as part of a name: a class without its module, a list of classes joined by +, a number to 4 digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, Mapping) and "class_path" in value:
         return short_value(value["class_path"])
     if isinstance(value, list) and any(isinstance(item, Mapping) and "class_path" in item for item in value):

@@ -17,7 +17,7 @@ axes, the first axis slowest. `expand` is that function, `plan` adds each run's 
 import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from .request import BASE, NAME, Request, assemble, find, short
 from .settings import Flat, Loader, SettingsError, did_you_mean, flatten, read
 
 SPEC_KEYS = ("name", "configs", "parameters", "search_space", "space", "trials", "seed", "folds", "resources", "codeversion")
+# One array is one shape of job, in one folder.
+SHARED = ("name", "runs_dir", "trainer.devices", "trainer.num_nodes")
 # A list longer than this is a mistake in the request, such as a range over 10^9; found before memory is full.
 MOST_RUNS = 100_000
 
@@ -309,14 +311,16 @@ def sweep_axis(sweep: Mapping[str, Any]) -> Axis:
     )
 
 
-def plan(spec: Mapping[str, Any], root: Path, name: str | None = None, extra: Flat | None = None) -> Plan:
+def plan(
+    spec: Mapping[str, Any], root: Path, name: str | None = None, extra: Callable[[Flat], Flat] | None = None
+) -> Plan:
     """All runs of a request, each with its identity and the name of its folder.
 
     Args:
         spec: the request, see `read_spec`.
         root: the project's folder.
         name: the experiment's name instead of the request's.
-        extra: settings of all runs that the launcher decides, such as trainer.num_nodes.
+        extra: from the settings that all runs share to more of them, such as trainer.num_nodes for what SLURM gives.
 
     Raises:
         SettingsError: the request has no meaning, or a file it names is missing or wrong.
@@ -333,7 +337,9 @@ def plan(spec: Mapping[str, Any], root: Path, name: str | None = None, extra: Fl
     if spec.get("codeversion") is not None:
         common["codeversion"] = str(spec["codeversion"])
     layers = [(read(file), short(file, root)) for file in files]
-    layers += [(common, "the experiment"), *([(extra, "resources")] if extra else [])]
+    layers.append((common, "the experiment"))
+    if extra and (more := extra(assemble("fit", layers, []).settings.flat)):
+        layers.append((more, "resources"))
 
     parts = axes(spec)
     everything = list(product(parts))
@@ -346,7 +352,7 @@ def plan(spec: Mapping[str, Any], root: Path, name: str | None = None, extra: Fl
         if key == "trials" and len(choices) < asked:
             notes.append(f"the space has no more than {len(choices)} different runs, {asked} were asked for")
 
-    if own := {"name", "runs_dir"} & {key for overlay in overlays for key in overlay}:
+    if own := set(SHARED) & {key for overlay in overlays for key in overlay}:
         raise SettingsError(f"{min(own)} is the same for all runs of an experiment: it can't be one of the parameters")
     varying = {key for overlay in overlays for key in overlay} - {
         key for key in overlays[0] if all(key in o and o[key] == overlays[0][key] for o in overlays)
