@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
-from ..datasets.download import DownloadError, touch
 from ..datasets.module import KeepSplit
 from ..runs.code import version
 from ..runs.folder import EXIT_CODES, RunFolder, now, write_atomically
@@ -23,13 +23,14 @@ from ..runs.settings import SettingsError, dump
 from . import signals
 from .checkpoint_files import CheckpointError, Found, atomic_write, find
 from .checkpoints import AtomicCheckpointIO, Checkpoints, load_weights
-from .cli import CLI, data_section, make_data
+from .cli import CLI
 from .length import set_length
 from .logs import log_file, quiet_lightning
 from .metrics_file import MetricsFile
 from .objective import BestSoFar
 from .reporting import Bar, Report, say, summary
 from .resume import ExactResume
+from .stopping import train_without_validation
 from .trackers import finish_trackers, in_sweep, place_loggers, report_again
 
 logger = logging.getLogger(__name__)
@@ -127,8 +128,9 @@ def make(cli: CLI, wanted: Request) -> None:
     if bar:
         callbacks.append(Bar())
     plugins = config.trainer.plugins or []
-    trackers = wanted.command in ("fit", "test") and place_loggers(config.trainer.logger, wanted)
-    config.trainer.logger = trackers or False
+    # The test set's metrics alone are the run's: another one's would take their place.
+    tracked = training or wanted.command == "test" and data_setting(config, "test_on") in (None, "test")
+    config.trainer.logger = place_loggers(config.trainer.logger, wanted) if tracked else False
     cli.make(
         callbacks,
         default_root_dir=str(folder),
@@ -137,6 +139,8 @@ def make(cli: CLI, wanted: Request) -> None:
         enable_checkpointing=False,  # that would add Lightning's ModelCheckpoint
         use_distributed_sampler=False,  # ExactResume shares the samples among the ranks
     )
+    if data_setting(config, "mode") == "final":
+        train_without_validation(cli.trainer)
     if training and cli.config_init.fit.cka is not None:
         cli.trainer.callbacks.append(cli.config_init.fit.cka)
     if training:
@@ -149,6 +153,11 @@ def make(cli: CLI, wanted: Request) -> None:
                 child.compile()  # in place, so the names of the weights stay as they are
 
 
+def data_setting(config: Namespace, name: str) -> Any:
+    """A setting of the data; None if the DataModule has no such setting."""
+    return (config.data.get("init_args") or Namespace()).get(name)
+
+
 def evaluate(cli: CLI, wanted: Request) -> int:
     """Validate, test or predict with a checkpoint of a run, the best one unless --ckpt_path says otherwise."""
     command, folder = wanted.command, wanted.folder.path
@@ -157,7 +166,12 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         newest = f"; the newest run: --run {runs[-1].parent}" if runs else ""
         raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
     config = cli.config[command]
-    found = find(folder / "checkpoints", config.ckpt_path or "best")
+    final = data_setting(config, "mode") == "final"
+    if final and command == "validate":
+        raise SettingsError("with data.mode final there is no validation data: all of it was trained on; use `test`")
+    found = find(folder / "checkpoints", config.ckpt_path or ("last" if final else "best"))
+    test_on = data_setting(config, "test_on") or "test"
+    name = command if test_on == "test" or command == "validate" else f"{command}-{test_on}"
     make(cli, wanted)
     say(f"checkpoint: {found.path} (step {found.step}, epoch {found.epoch})")
     try:
@@ -170,34 +184,17 @@ def evaluate(cli: CLI, wanted: Request) -> int:
         return 0
     if command == "predict":
         tensors = all(isinstance(batch, torch.Tensor) for batch in results)
-        with atomic_write(folder / "predictions.pt") as file:
+        path = folder / f"{name.replace('predict', 'predictions')}.pt"
+        with atomic_write(path) as file:
             torch.save(torch.cat(results) if tensors else results, file)
-        say(f"predictions: {folder / 'predictions.pt'}")
+        say(f"predictions: {path}")
         return 0
     measured = {name: value for loader in results for name, value in loader.items()}
     record = dict(
         checkpoint=str(found.path.relative_to(folder)), step=found.step, epoch=found.epoch, time=now(), **measured
     )
-    write_atomically(folder / f"{command}.json", json.dumps(record, indent=2) + "\n")
-    say(f"results: {folder / f'{command}.json'}")
-    return 0
-
-
-def fetch(wanted: Request) -> int:
-    """Download and prepare the data, and make the files young; returns the exit code.
-
-    For the login nodes of clusters: others have no internet, and scratch folders are purged of files that are old.
-    """
-    quiet_lightning()
-    CLI(wanted)  # finds wrong settings
-    data = make_data(data_section(wanted))
-    try:
-        data.prepare_data()
-    except DownloadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    folder = Path(getattr(data, "data_dir", "data"))
-    print(f"the data of {type(data).__name__} are ready; files in {folder}/: {touch(folder)}")
+    write_atomically(folder / f"{name}.json", json.dumps(record, indent=2) + "\n")
+    say(f"results: {folder / f'{name}.json'}")
     return 0
 
 
