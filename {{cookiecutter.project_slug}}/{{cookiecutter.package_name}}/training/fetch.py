@@ -22,6 +22,6 @@ def fetch(wanted: Request) -> int:
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    folder = Path(getattr(data, "data_dir", "data"))
-    print(f"the data of {type(data).__name__} are ready; files in {folder}/: {touch(folder)}")
+    touch(Path(getattr(data, "data_dir", "data")))
+    print(f"the data of {type(data).__name__} are ready")
     return 0

@@ -1,6 +1,7 @@
 """Ends a run that can't come to anything, and keeps one that has no validation from waiting for it.
 
-For a metric that stops improving: experiments/early_stopping.yaml."""
+For a metric that stops improving: experiments/early_stopping.yaml.
+"""
 
 from typing import Any
 
