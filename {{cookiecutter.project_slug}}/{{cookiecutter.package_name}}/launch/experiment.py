@@ -1,10 +1,10 @@
 """An experiment's folder: what was planned, the code it runs from, and how each run stands.
 
 runs/EXPERIMENT/
-    spec.yaml       the request, as it was given        manifest.jsonl  one line for each run: index, identity, folder, overlay
-    configs/        the settings of all runs, frozen    request.yaml    cluster and resources that were asked for
-    code/           the code that the jobs run          job.sbatch      the batch file; array index = index in the manifest
-    logs/           what the jobs print                 NNN-NAME-HASH8/ the runs
+    spec.yaml     the request, as it was given        manifest.jsonl   one line for each run
+    configs/      the settings of all runs, frozen    request.yaml     the cluster and the resources asked for
+    code/         the code that the jobs run          job.sbatch       the batch file; array index = index in the manifest
+    logs/         what the jobs print                 NNN-NAME-HASH8/  the runs
 
 manifest.jsonl is written last and never changed: a folder that has one is complete, whatever happened before.
 """

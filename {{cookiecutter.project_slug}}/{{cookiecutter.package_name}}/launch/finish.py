@@ -1,7 +1,7 @@
 """What is left to do when a run's processes have ended inside a job: go on later, or say how it ended.
 
-The batch file calls this after srun. Why here and not in a signal handler: a handler that requeues must also save, in the
-middle of whatever the ranks are doing, and deadlocks (Lightning #21406). What decides is status.json, which the run
+The batch file calls this after srun. Why here and not in a signal handler: a handler that requeues must also save, in
+the middle of whatever the ranks are doing, and deadlocks (Lightning #21406). What decides is status.json, which the run
 itself has written: srun's exit code can be 0 after a node has failed.
 """
 
@@ -42,7 +42,10 @@ def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Pa
         return EXIT_CODES[state]
     if restarts() >= max_requeues:
         return give_up(folder, f"put back into the queue {restarts()} times, which is max_requeues")
-    print(f"{state}: {'submitted again' if resubmit else 'put back into the queue'}, to go on from the checkpoint", flush=True)
+    print(
+        f"{state}: {'submitted again' if resubmit else 'put back into the queue'}, to go on from the checkpoint",
+        flush=True,
+    )
     if problem := submit_again(resubmit, arguments) if resubmit else sbatch.requeue(name):
         print(f"error: {problem}. To go on: SlurmTrain.py retry, or submit it again", file=sys.stderr)
     return EXIT_CODES[state]

@@ -123,6 +123,13 @@ class Resources:
     max_requeues: int = 50
 
 
+@functools.cache
+def resource_keys() -> dict[str, str]:
+    """What a job can ask for: each key, and what it means in a few words."""
+    keys = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]["resources"]["properties"]
+    return {name: key["description"] for name, key in keys.items()}
+
+
 def names(root: Path) -> list[str]:
     """The clusters that the project in `root` has presets for."""
     return sorted(file.stem for file in (root / CLUSTERS).glob("*.yaml"))

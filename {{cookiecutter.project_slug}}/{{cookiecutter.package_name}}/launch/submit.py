@@ -1,6 +1,5 @@
 """From a planned experiment to jobs: batch files, one sbatch call for all runs, and the same again for what is left."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from .experiment import Experiment
 from .presets import Preset, Resources
 
 
-def write_batch_files(experiment: Experiment, preset: Preset, resources: Resources, project: Path, canary: bool) -> None:
+def write_batch_files(
+    experiment: Experiment, preset: Preset, resources: Resources, project: Path, canary: bool
+) -> None:
     """Write job.sbatch and, where they are wanted, canary.sbatch and notify.sbatch.
 
     Args:
@@ -65,7 +66,7 @@ def chunks(indices: Sequence[int], limit: int, throttle: int | None) -> list[tup
     return [(offset, array(group, share)) for offset, group in groups.items()]
 
 
-def commands(
+def calls_for(
     experiment: Experiment, indices: Sequence[int], preset: Preset, resources: Resources, canary: bool = False
 ) -> list[list[str]]:
     """The sbatch calls for some runs of an experiment; ID stands for the id that the call before it returns."""
@@ -111,7 +112,8 @@ def cost(count: int, resources: Resources) -> str:
         return f"{count} runs × {gpus} GPUs, as long as the partition allows{at_once}"
     hours = resources.seconds / 3600
     what, number = ("GPU", gpus) if gpus else ("CPU", resources.nodes * resources.tasks * (resources.cpus or 1))
-    return f"{count} runs × {number} {what}{'s' * (number != 1)} × {hours:.3g} h = {count * number * hours:,.4g} {what}-hours at most{at_once}"
+    each = f"{number} {what}{'s' * (number != 1)} × {hours:.3g} h"
+    return f"{count} run{'s' * (count != 1)} × {each} = {count * number * hours:,.4g} {what}-hours at most{at_once}"
 
 
 def trainer_settings(resources: Resources, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,5 +131,7 @@ def trainer_settings(resources: Resources, settings: Mapping[str, Any], asked: M
     for (key, number), names in zip(wanted.items(), (("gpus", "tasks"), ("nodes",)), strict=True):
         said = settings.get(key)
         if any(name in asked for name in names) and isinstance(said, int) and said not in (1, number):
-            raise SettingsError(f"{key} is {said}, but the resources give {number} ({' or '.join(names)}): say one of them")
+            raise SettingsError(
+                f"{key} is {said}, but the resources give {number} ({' or '.join(names)}): say one of them"
+            )
     return {key: number for key, number in wanted.items() if settings.get(key, 1) != number}
