@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,12 @@ def logged_metrics(arguments: Sequence[str], root: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
         quick = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--trainer.devices=1", "--cka=null"]
         quick += ["--trainer.num_nodes=1", "--trainer.strategy=auto", "--trainer.logger=false", f"--runs_dir={folder}"]
-        with contextlib.redirect_stderr(said):
-            code = run(request("fit", [*arguments, *quick], root))
+        logging.disable(logging.WARNING)  # what Lightning says of a run that nobody asked for
+        try:
+            with contextlib.redirect_stderr(said):
+                code = run(request("fit", [*arguments, *quick], root))
+        finally:
+            logging.disable(logging.NOTSET)
         if code != 0:
             errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
             raise SettingsError(f"a run does not get through one batch: {errors[0][7:] if errors else f'code {code}'}")

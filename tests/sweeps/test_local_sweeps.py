@@ -1,0 +1,188 @@
+"""Local sweeps: agents that share nothing but a folder, and lose nothing when they are killed."""
+
+import itertools
+import random
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from package.launch.local_agent import LocalAgent
+from package.launch.local_sweep import LocalSweep
+from package.runs.expand import expand
+
+GRID = dict(method="grid", parameters={"x": {"values": [0.1, 0.3, 0.5]}, "y": {"values": [0.5, 0.7]}})
+BOX = {"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}
+
+
+def results(local):
+    """State and value of each trial, read anew."""
+    local = LocalSweep(local.folder, local.root)
+    return {trial.index: (r.get("state"), r.get("value")) for trial in local.trials() for r in [trial.result]}
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+def attempts(local):
+    """How often the run of each trial was started."""
+    return Counter(len(file.read_text().splitlines()) for file in local.root.glob("runs/*/*/attempts.txt"))
+
+
+def test_one_agent_goes_through_a_grid_in_the_planners_order(create, agent):
+    local = create(**GRID)
+    process = agent(str(local.folder))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert [trial.parameters["overlay"] for trial in local.trials()] == expand(GRID)
+    assert {state for state, _ in results(local).values()} == {"done"}
+    trial, result = local.best()
+    assert trial.parameters["overlay"] == {"x": 0.3, "y": 0.7} and result["value"] == pytest.approx(1 / 3)
+    assert "best: trial 3, loss 0.33333" in local.table() and "6 of 6 trials have ended" in local.table()
+
+
+def test_random_trials_are_the_planners(create):
+    config = dict(method="random", parameters=BOX, run_cap=5)
+    local = create(**config)
+    chosen = []
+    for _ in range(5):
+        trial, _ = local.claim(None)
+        chosen.append(local.parameters(trial)["overlay"])
+        trial.end(state="done", value=0.0)
+    assert chosen == expand({**config, "seed": 0}) and local.claim(None) is None
+
+
+def test_sixteen_agents_of_which_half_are_killed_lose_no_trial_and_double_none(create, agent):
+    values = [round(0.1 * step, 1) for step in range(8)]
+    local = create(
+        method="grid", parameters={"x": {"values": values}, "y": {"values": values[:4]}, "steps": {"value": 4}}
+    )
+    agents = [agent(str(local.folder)) for _ in range(16)]
+    rng = random.Random(0)
+    wait_for(lambda: any(local.root.glob("runs/*/*/attempts.txt")))
+    for process in rng.sample(agents, 8):
+        time.sleep(rng.uniform(0.0, 0.3))
+        process.kill()
+    codes = [process.wait(timeout=90) for process in agents]
+    assert codes.count(-signal.SIGKILL) >= 6 and set(codes) <= {0, -signal.SIGKILL}
+    agent(str(local.folder)).wait(timeout=60)  # what the last ones left
+    found = results(local)
+    assert len(found) == 32 and {state for state, _ in found.values()} == {"done"}
+    settings = [tuple(trial.parameters["overlay"].values()) for trial in local.trials()]
+    assert sorted(settings) == sorted((4, x, y) for x, y in itertools.product(values, values[:4]))
+    runs = list(local.root.glob("runs/*/*/metrics.csv"))
+    assert len(runs) == 32 and all(len(run.read_text().splitlines()) == 1 + 4 for run in runs)
+    assert sum(attempts(local).values()) == 32 and max(attempts(local)) <= 3
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 76), (signal.SIGINT, 130)])
+def test_an_agent_that_has_to_leave_lets_its_trial_save_and_its_next_self_goes_on(create, agent, number, code):
+    local = create(**GRID | dict(parameters={"x": {"value": 0.3}, "steps": {"value": 20}, "pause": {"value": 0.1}}))
+    element = dict(SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="2")
+    process = agent(str(local.folder), **element)
+    wait_for(lambda: any(local.root.glob("runs/*/*/checkpoint.txt")))
+    process.send_signal(number)
+    assert process.wait(timeout=20) == code
+    (run,) = local.root.glob("runs/*/*")
+    step = int((run / "checkpoint.txt").read_text())
+    assert 0 < step < 20 and results(local) == {0: (None, None)}
+    again = agent(str(local.folder), **element)
+    assert again.wait(timeout=30) == 0
+    assert results(local)[0][0] == "done" and len((run / "metrics.csv").read_text().splitlines()) == 21
+    (trial,) = local.trials()
+    assert [attempt.get("left") for attempt in trial.attempts][0] is not None and len(trial.attempts) == 2
+
+
+def test_a_trial_belongs_to_its_array_element_even_when_nobody_can_say_whether_its_host_is_alive(create):
+    local = create(**GRID)
+    trial, _ = local.claim("7_1")
+    file = trial.attempt(1)
+    file.write_text(file.read_text().replace('"host": "', '"host": "another-'))
+    other, _ = local.claim("7_2")
+    assert other.index == 1  # not the first one's trial, which may be running
+    again, number = local.claim("7_1")
+    assert (again.index, number) == (0, 2)
+
+
+def test_a_trial_without_a_sign_of_life_is_taken_over_from_another_host(create, monkeypatch):
+    import os
+
+    local = create(**GRID)
+    trial, _ = local.claim(None)
+    file = trial.attempt(1)
+    file.write_text(file.read_text().replace('"host": "', '"host": "another-'))
+    assert local.claim(None)[0].index == 1
+    os.utime(file, (time.time() - 301,) * 2)
+    assert local.claim(None)[0].index == 0
+
+
+def test_a_trial_that_is_killed_again_and_again_fails_in_the_end(create):
+    local = create(**GRID)
+    for number in (1, 2, 3):
+        trial, attempt = local.claim("7_1")
+        assert (trial.index, attempt) == (0, number)
+    assert local.claim("7_1")[0].index == 1
+    assert local.trial(0).result["reason"] == "killed 3 times"
+
+
+def test_a_crash_is_a_failure_and_is_not_repeated(create, agent):
+    local = create(method="grid", parameters={"x": {"values": [0.1, 0.2]}, "crash": {"value": 1}})
+    process = agent(str(local.folder))
+    assert process.wait(timeout=30) == 0
+    assert [state for state, _ in results(local).values()] == ["failed", "failed"]
+    assert local.trial(0).result["reason"] == "ValueError: the run has a fault" and attempts(local) == {1: 2}
+
+
+def test_an_agent_stops_when_its_first_three_trials_fail(create, agent):
+    local = create(method="random", run_cap=20, parameters=BOX | {"crash": {"value": 0}})
+    process = agent(str(local.folder))
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1 and "the first three trials have failed" in output
+    assert len(results(local)) == 3
+
+
+def test_a_metric_that_no_run_logs_is_said(create, agent):
+    local = create(method="grid", metric={"name": "los", "goal": "minimize"}, parameters={"x": {"value": 0.1}})
+    assert agent(str(local.folder)).wait(timeout=30) == 0
+    assert local.trial(0).result["reason"] == "the run logs no los"
+
+
+def test_a_run_that_hangs_at_its_end_is_done_and_does_not_keep_the_agent(create, tiny, monkeypatch):
+    from package.launch import local_agent
+
+    monkeypatch.chdir(tiny)
+    monkeypatch.setattr(local_agent, "SECONDS_TO_EXIT", 1.0)
+    local = create(method="grid", parameters={"x": {"values": [0.1, 0.2]}, "stuck": {"value": True}})
+    agent = LocalAgent(local, tiny)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        assert agent.run() == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert [state for state, _ in results(local).values()] == ["done", "done"]
+
+
+def test_count_ends_an_agent(create, agent):
+    local = create(**GRID)
+    process = agent(str(local.folder), "--count", "2")
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert len(results(local)) == 2
+
+
+def test_worse_trials_are_stopped_early(create, agent):
+    local = create(
+        method="grid",
+        parameters={"x": {"values": [0.3, 0.31, 0.32, 0.9]}, "steps": {"value": 12}, "pause": {"value": 0.3}},
+        early_terminate=dict(type="hyperband", min_iter=2, eta=2),
+    )
+    assert agent(str(local.folder)).wait(timeout=60) == 0
+    states = [state for state, _ in results(local).values()]
+    assert states[0] == "done" and states[3] == "stopped"
+    assert len(local.history(local.run_folder({"x": 0.9, "steps": 12, "pause": 0.3}).path)) < 12
