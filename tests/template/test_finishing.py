@@ -156,7 +156,11 @@ def test_legacy_platform_is_said(template, tmp_path):
 )
 def test_environment_command(answers, command):
     answers = DEFAULTS | answers
-    preset = yaml.safe_load((ladder.TEMPLATE / "configs" / "clusters" / f"{answers['cluster']}.yaml").read_text())
+    preset = yaml.safe_load(
+        (
+            ladder.ROOT / "{{cookiecutter.project_slug}}" / "configs" / "clusters" / f"{answers['cluster']}.yaml"
+        ).read_text()
+    )
     assert hook.environment_command(answers, preset.get("conda", {})) == command
 
 

@@ -67,7 +67,12 @@ def test_no_text_is_lost(bake, template):
             renderings.setdefault(sources[0], []).append(text)
     sources = {path for path in (template / ladder.PROJECT_FOLDER).rglob("*") if path.is_file()}
     assert set(renderings) == sources
-    lost = {path.name: ladder.lost_text(path.read_text(encoding="utf-8"), texts) for path, texts in renderings.items()}
+    written_by_the_hook = {path for path in sources if path.suffix == ".sbatch"}
+    lost = {
+        path.name: ladder.lost_text(path.read_text(encoding="utf-8"), texts)
+        for path, texts in renderings.items()
+        if path not in written_by_the_hook
+    }
     assert not {name: pieces for name, pieces in lost.items() if pieces}
 
 
