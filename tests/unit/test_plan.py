@@ -1,0 +1,236 @@
+"""From overlays to runs: identities, names and folders; and back, from an experiment's folder to the same run."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from package.launch import experiment as experiments
+from package.launch.experiment import Experiment
+from package.runs.plan import plan
+from package.runs.request import request
+from package.runs.settings import SettingsError
+
+BASE = """
+name: default
+data: {class_path: my.Digits, init_args: {batch_size: 64}}
+model:
+  class_path: my.Classifier
+  init_args:
+    network: {class_path: my.ConvNet, init_args: {width: 32}}
+    optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.003, weight_decay: 0.01}}
+trainer: {max_epochs: 15}
+"""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    (tmp_path / "configs" / "trainer").mkdir(parents=True)
+    (tmp_path / "configs" / "base.yaml").write_text(BASE)
+    (tmp_path / "configs" / "trainer" / "short.yaml").write_text("trainer: {max_epochs: 1}\n")
+    (tmp_path / "Train.py").write_text("print('first')\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+SPEC = {
+    "name": "study",
+    "configs": ["trainer/short.yaml"],
+    "parameters": {
+        "model.optimizer": ["SGD", "AdamW"],
+        "model.optimizer.lr": [1e-3, 1e-2],
+        "note": ["1e-3", [8, 16], {"deep": True}, None, "ä/b c"],
+        "data.batch_size": [8],
+    },
+}
+
+
+def written(root, spec=SPEC, **options):
+    found = plan(spec, root)
+    return found, experiments.write(found, root, {"cluster": "generic"}, "the request\n", **options)
+
+
+def test_a_planned_run_is_the_run_that_one_would_start_by_hand(root):
+    found = plan({"name": "study", "parameters": {"model.optimizer.lr": [0.01, 0.1], "data.batch_size": [8]}}, root)
+    by_hand = request("fit", ["--data.batch_size=8", "--name", "study", "--model.optimizer.lr", "1e-1"], root)
+    assert found.runs[1].identity == by_hand.identity
+    assert found.folder == by_hand.folder.path.parent == Path("runs/study")
+    # Names are made of what varies; a run by hand is named by all that it changes.
+    assert found.runs[1].folder == f"000-lr=0.1-{by_hand.identity[:8]}"
+    assert by_hand.folder.path.name == f"000-batch_size=8,lr=0.1-{by_hand.identity[:8]}"
+
+
+def test_started_by_hand_a_planned_run_is_found_in_its_planned_folder(root):
+    found = plan({"name": "study", "parameters": {"model.optimizer.lr": [0.1], "data.batch_size": [8]}}, root)
+    planned = found.folder / found.runs[0].folder
+    planned.mkdir(parents=True)
+    (planned / "status.json").write_text(json.dumps(dict(identity=found.runs[0].identity)))
+    by_hand = request("fit", ["--data.batch_size=8", "--name=study", "--model.optimizer.lr=0.1"], root)
+    assert by_hand.folder.path == planned
+
+
+def test_names_are_unique_and_path_safe(root):
+    found, _ = written(root)
+    names = [run.folder for run in found.runs]
+    assert len(set(names)) == len(names) == 20
+    assert all(name == name.encode("ascii").decode() and not set(name) & set(" /'\"\\$*?\n") for name in names)
+
+
+def test_what_is_written_reads_back_as_the_same_runs(root):
+    """Text that looks like a number, lists, maps, None and unicode survive the way through files."""
+    found, experiment = written(root)
+    assert [row["identity"] for row in experiment.rows] == [run.identity for run in found.runs]
+    for run in found.runs:
+        again = request("fit", ["--run", str(experiment.folder), "--index", str(run.index)], root)
+        assert again.identity == run.identity
+        assert again.settings.flat == found.request(run).settings.flat
+        assert again.folder.path == experiment.folder / run.folder
+        assert again.changes == run.overlay
+
+
+def test_the_settings_are_frozen_when_they_are_submitted(root):
+    found, experiment = written(root)
+    (root / "configs" / "base.yaml").write_text(BASE.replace("0.003", "0.5"))
+    (root / "configs" / "trainer" / "short.yaml").unlink()
+    again = request("fit", ["--run", str(experiment.folder), "--index", "3"], root)
+    assert again.identity == found.runs[3].identity and again.settings.flat["trainer.max_epochs"] == 1
+
+
+def test_a_planned_run_takes_no_other_settings(root):
+    _, experiment = written(root)
+    arguments = ["--run", str(experiment.folder), "--index", "3"]
+    assert request("fit", [*arguments, "--resume", "must"], root).identity == experiment.rows[3]["identity"]
+    with pytest.raises(SettingsError, match="leave out --run"):
+        request("fit", [*arguments, "--model.optimizer.lr=7"], root)
+    with pytest.raises(SettingsError, match="has no such run"):
+        request("fit", ["--run", str(experiment.folder), "--index", "99"], root)
+    with pytest.raises(SettingsError, match="is no planned experiment"):
+        request("fit", ["--run", "nowhere", "--index", "0"], root)
+
+
+def test_different_overlays_that_mean_the_same_run_are_planned_once(root):
+    found = plan(
+        {"name": "x", "search_space": [{"data.batch_size": 64}, {"trainer.max_epochs": 15}, {"data.batch_size": 8}]},
+        root,
+    )
+    assert [run.overlay for run in found.runs] == [{"data.batch_size": 64}, {"data.batch_size": 8}]
+    assert [run.index for run in found.runs] == [0, 1]
+    assert any("repeats run 0" in note for note in found.notes)
+
+
+def test_the_identity_does_not_depend_on_order_or_number_format(root):
+    first = plan({"name": "x", "parameters": {"data.batch_size": [8], "model.optimizer.lr": [0.01]}}, root)
+    second = plan({"name": "x", "parameters": {"model.optimizer.lr": [1.0e-2], "data.batch_size": [8.0]}}, root)
+    other = plan(
+        {"name": "x", "codeversion": 2, "parameters": {"data.batch_size": [8], "model.optimizer.lr": [0.01]}}, root
+    )
+    assert first.runs[0].identity == second.runs[0].identity != other.runs[0].identity
+
+
+def test_what_the_user_should_know_is_noted(root):
+    assert plan({"name": "x", "parameters": {"data.batch_size": [8, 8.0]}}, root).notes == ["1 duplicates are left out"]
+    spec = {"name": "x", "space": {"data.batch_size": {"values": [8, 16]}}, "trials": 5}
+    assert plan(spec, root).notes == ["the space has no more than 2 different runs, 5 were asked for"]
+    assert plan(SPEC, root).summary() == "20 runs = 2 model.optimizer × 2 model.optimizer.lr × 5 note"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"name": None}, "needs a name"),
+        ({"name": "a/b"}, "can't name an experiment"),
+        ({"configs": ["trainer/shirt.yaml"]}, r"no such settings file: trainer/shirt.yaml"),
+        ({"parameters": {"name": ["a", "b"]}}, "name is the same for all runs"),
+        ({"parameters": {"trainer.devices": [1, 2]}}, "trainer.devices is the same for all runs"),
+        ({"parameters": {"trial": [-1]}}, "run 0: --trial must be a whole number"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(root, change, message):
+    with pytest.raises(SettingsError, match=message):
+        plan({**SPEC, **change}, root)
+
+
+def test_a_plan_writes_nothing(root):
+    before = sorted(root.rglob("*"))
+    plan(SPEC, root)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_thousand_runs_are_planned_in_less_than_three_seconds(root):
+    rates = {"linspace": {"start": 0.001, "stop": 1, "num": 100}}
+    started = time.process_time()
+    found = plan({"name": "x", "parameters": {"model.optimizer.lr": rates, "data.batch_size": {"repeat": 10}}}, root)
+    assert len(found.runs) == 1000
+    assert time.process_time() - started < 3
+
+
+# The experiment's folder
+
+
+def test_the_manifest_is_written_last_and_what_was_half_written_is_replaced(root, monkeypatch):
+    def fail(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "write_atomically", fail)
+        with pytest.raises(OSError):
+            written(root)
+    with pytest.raises(SettingsError, match="is no planned experiment"):
+        Experiment(root / "runs" / "study")
+    (root / "runs" / "study" / "code" / "left.py").write_text("")
+    _, experiment = written(root)
+    assert len(experiment.rows) == 20 and not (experiment.code / "left.py").exists()
+
+
+def test_an_experiment_is_not_overwritten_and_with_overwrite_it_is_kept(root):
+    _, experiment = written(root)
+    (experiment.folder / "result").write_text("precious")
+    with pytest.raises(SettingsError, match="study is there already, with 20 runs"):
+        written(root)
+    written(root, overwrite=True)
+    assert not (experiment.folder / "result").exists()
+    assert (root / "runs" / ".old" / "study-1" / "result").read_text() == "precious"
+
+
+def test_two_submissions_at_once_do_not_clash(root):
+    from filelock import FileLock
+
+    (root / "runs").mkdir()
+    with FileLock(root / "runs" / ".study.lock"), pytest.raises(SettingsError, match="being submitted by another"):
+        written(root)
+    written(root)
+
+
+def test_a_snapshot_has_the_code_and_nothing_else(root):
+    for name in ("my_package/runs/a.py", "my_package/b.j2", "configs/jobs/c.yaml", "notes.toml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("text")
+    for name in (
+        "data/x.json",
+        "runs/other/config.yaml",
+        ".git/config.py",
+        "env/lib/python.py",
+        "weights.pt",
+        "tests/test.py",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("text")
+    (root / "env" / "pyvenv.cfg").touch()
+    (root / "large.json").write_bytes(b"0" * (experiments.LARGEST + 1))
+    _, experiment = written(root)
+    files = {str(file.relative_to(experiment.code)) for file in experiment.code.rglob("*") if file.is_file()}
+    assert files == {
+        "Train.py", "my_package/runs/a.py", "my_package/b.j2", "configs/base.yaml", "configs/trainer/short.yaml",
+        "configs/jobs/c.yaml", "notes.toml", "commit.json",
+    }  # fmt: skip
+
+
+def test_a_new_snapshot_stands_beside_the_old_one(root):
+    _, experiment = written(root)
+    (root / "Train.py").write_text("print('second')\n")
+    old = experiment.code
+    for _ in range(10):
+        experiment.take_code(root)
+    assert experiment.code.name == "code-11"
+    assert "first" in (old / "Train.py").read_text() and "second" in (experiment.code / "Train.py").read_text()
