@@ -51,7 +51,9 @@ def test_chunks_share_the_throttle():
 
 @pytest.fixture
 def experiment(tmp_path):
-    rows = [dict(index=i, identity=f"{i:08x}00000000", folder=f"000-lr={i}-{i:08x}", overlay={"lr": i}) for i in range(4)]
+    rows = [
+        dict(index=i, identity=f"{i:08x}00000000", folder=f"000-lr={i}-{i:08x}", overlay={"lr": i}) for i in range(4)
+    ]
     (tmp_path / "100%").mkdir()
     (tmp_path / "100%" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Experiment(tmp_path / "100%")
