@@ -186,7 +186,7 @@ def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None
 
     Args:
         preset: the cluster.
-        request: resource keys (see Resources); `cluster` and keys that are None are left out.
+        request: resource keys (see Resources); `cluster` may stand among them; None takes a default away.
         array: elements of the array; None for a single job.
         partial: leave out what the cluster requires and the request lacks, for a batch file whose user adds it.
 
