@@ -15,13 +15,14 @@ COMMANDS = {
     "validate": "evaluate a run's best checkpoint on the validation data",
     "test": "evaluate a run's best checkpoint on the test data",
     "predict": "save a run's predictions for the test data",
+    "crossvalidate": "fit once for each of --folds K, then the mean and standard deviation of their metrics",
     "fetch": "download the data, on a node that has internet",
 }
 
 HELP = f"""usage: python Train.py COMMAND [--KEY VALUE ...]
 
 commands:
-{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:<14}{text}" for name, text in COMMANDS.items())}
 
 settings (all of them: python Train.py fit --help):
   --KEY VALUE           any key of configs/base.yaml, or of a class it names: --data.batch_size 128
@@ -62,6 +63,12 @@ def main(argv: Sequence[str], root: Path) -> int:
             from .fetch import fetch
 
             return fetch(request("fit", arguments, root))
+        if command == "crossvalidate":
+            signals.install()
+            start_terminal()
+            from .crossvalidation import crossvalidate
+
+            return crossvalidate(arguments, root)
         wanted = request(command, arguments, root)
         for name in [name for name in os.environ if name.startswith("WANDB_") and not os.environ[name]]:
             del os.environ[name]  # left empty in .env, which means not set; W&B refuses an empty mode
