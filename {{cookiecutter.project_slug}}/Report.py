@@ -4,6 +4,7 @@ Examples:
 
     python Report.py cka RUN                 the layers of a run's best checkpoint, with each other
     python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
+    python Report.py cross-validation FOLDER the means of the folds in an experiment's folder
 """
 
 import argparse
@@ -13,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 CKA_HELP = """draw how alike layers are, by CKA on the validation data: 1 for the same representation up to rotation
 and scale, about 0 for unrelated ones"""
+FOLDS_HELP = """mean and standard deviation of each metric over the folds of a cross-validation, also written to
+cross-validation.json in the folder"""
 CKA_EXAMPLES = """examples:
   python Report.py cka runs/default/000-0123abcd
   python Report.py cka runs/default/000-0123abcd/checkpoints/last.ckpt runs/default/001-trial=1-4567cdef
@@ -37,7 +40,10 @@ def main(argv: list[str]) -> int:
     cka.add_argument("--max_batches", type=int, metavar="N", help="use the first N batches; default: all")
     cka.add_argument("--output", type=Path, default=Path("cka.png"), help="the picture; its numbers go beside it, .npz")
     cka.add_argument("--device", default="cpu", help="where to run the networks, such as cuda (default: cpu)")
-    return compare_runs(parser.parse_args(argv))
+    folds = commands.add_parser("cross-validation", help=FOLDS_HELP, description=FOLDS_HELP)
+    folds.add_argument("experiment", type=Path, help="the experiment's folder, such as runs/wide")
+    arguments = parser.parse_args(argv)
+    return compare_runs(arguments) if arguments.command == "cka" else cross_validation(arguments.experiment)
 
 
 def compare_runs(arguments: argparse.Namespace) -> int:
@@ -68,6 +74,23 @@ def compare_runs(arguments: argparse.Namespace) -> int:
         print(f"{name:<30} {value:.4f}")
     print(f"picture: {arguments.output.with_suffix('.png')}, numbers: {arguments.output.with_suffix('.npz')}")
     return 0
+
+
+def cross_validation(experiment: Path) -> int:
+    """Write and print the means of all cross-validations in an experiment's folder; 1 if folds are missing."""
+    from {{ cookiecutter.package_name }}.runs.settings import SettingsError
+    from {{ cookiecutter.package_name }}.training.crossvalidation import collect, write
+
+    try:
+        found = collect(experiment)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write(experiment, found)
+    print("\n".join(each.line() for each in found))
+    if missing := sum(each.folds - len(each.runs) for each in found):
+        print(f"error: {missing} folds are not done, and what lacks them is not in the file", file=sys.stderr)
+    return int(missing > 0)
 
 
 if __name__ == "__main__":
