@@ -1,0 +1,201 @@
+"""K-fold cross-validation: each fold is an ordinary run, and what they say together is a mean and a standard deviation.
+
+    python Train.py crossvalidate --folds 5 --name wide --model.network.width 64     one fold after the other
+    python SlurmTrain.py submit SPEC                                                 with `folds: 5`: all at once
+    python Report.py cross-validation runs/wide                                      the means, of either
+
+A fold differs from other runs only in data.fold, so it has its own folder and checkpoints, and goes on where it was. Its
+metrics are those at its end, not the best: on the fold that chose it, the best is too good; and a final model, trained
+on everything, has no validation that could choose.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..runs.folder import EXIT_CODES, RunFolder, write_atomically
+from ..runs.identity import identity, short_name
+from ..runs.request import Request, request, take_options
+from ..runs.settings import Flat, SettingsError, read
+from . import signals
+
+MODE = "cross-validation"
+# What a W&B sweep tells the run it starts. The sweep's run is the one that has the means; folds are runs of their own.
+OF_THE_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "SWEEP_AGENT_LEAVING")
+
+
+def crossvalidate(arguments: Sequence[str], root: Path) -> int:
+    """Train the folds that are not done, one after the other, then report; returns the exit code.
+
+    Args:
+        arguments: as for `fit`, and --folds.
+        root: the project's folder.
+    """
+    given, settings = take_options(arguments, "--folds")
+    settings += [f"--data.mode={MODE}", *(f"--data.folds={folds}" for folds in given)]
+    whole = request("fit", settings, root)
+    folds = whole.settings.flat.get("data.folds", 5)
+    if not isinstance(folds, int) or folds < 2:
+        raise SettingsError(f"--folds must be a whole number from 2 on, got {folds}")
+    again = whole.settings.flat.get("resume") == "never"
+    for fold in range(folds):
+        wanted = request("fit", [*settings, f"--data.fold={fold}"], root)
+        if wanted.folder.status().get("state") == "done" and not again:
+            continue
+        print(f"fold {fold + 1} of {folds}", flush=True)
+        if code := train(wanted, root):
+            if "WANDB_SWEEP_ID" in os.environ:
+                report(whole, {}, code)
+            return code
+    if int(os.environ.get("SLURM_PROCID") or os.environ.get("RANK") or 0):
+        return 0  # the first process reports
+    found = next(each for each in collect(whole.folder.path.parent) if each.identity == key(whole.changes))
+    print(write(whole.folder.path.parent, [found]))
+    report(whole, found.metrics(), 0)
+    return 0
+
+
+def train(wanted: Request, root: Path) -> int:
+    """Run one fold in a process of its own, and hand signals on to it; returns its exit code."""
+    if reason := signals.received():
+        return EXIT_CODES[reason]
+    environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
+    command = [sys.executable, str(root / "Train.py"), "fit", *wanted.typed]
+    with subprocess.Popen(command, env=environment) as process:
+
+        def hand_on(number: int, frame: Any) -> None:
+            if number != signal.SIGINT:  # a terminal's Ctrl-C reaches all processes in it
+                process.send_signal(number)
+
+        before = {number: signal.signal(number, hand_on) for number in signals.REASONS}
+        if signals.received():  # in this moment
+            process.terminate()
+        code = process.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if -code in set(signals.REASONS):  # before it could take notice
+        return EXIT_CODES[signals.REASONS[signal.Signals(-code)]]
+    return code if code >= 0 else 128 - code
+
+
+@dataclass
+class CrossValidation:
+    """The folds of one cross-validation that are done.
+
+    Attributes:
+        identity: the same for all its folds.
+        settings: what they change, without the fold.
+        folds: how many there are to be.
+        runs: fold → its folder.
+        values: fold → its metrics.
+    """
+
+    identity: str
+    settings: Flat
+    folds: int
+    runs: dict[int, str] = field(default_factory=dict)
+    values: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Mean and sample standard deviation (of K − 1) of each metric, as cross_validation_METRIC and …_std."""
+        result = {}
+        for name, values in self.each_fold().items():
+            result[f"cross_validation_{name}"] = statistics.fmean(values)
+            result[f"cross_validation_{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        return result
+
+    def each_fold(self) -> dict[str, list[float]]:
+        """Metric → its values, fold by fold, for the metrics that all folds have."""
+        rows = [self.values[fold] for fold in sorted(self.values)]
+        return (
+            {name: [row[name] for row in rows] for name in rows[0] if all(name in row for row in rows)} if rows else {}
+        )
+
+    def line(self) -> str:
+        """The result for a person to read."""
+        name = short_name({k: v for k, v in self.settings.items() if k not in ("data.mode", "data.folds", "name")})
+        values = self.metrics()
+        parts = [f"{metric} {values[mean]:.4g} ± {values[f'{mean}_std']:.2g}" for metric, mean in means(values).items()]
+        return f"{name} ({len(self.runs)} of {self.folds} folds): {', '.join(parts) or 'nothing yet'}"
+
+
+def means(metrics: Mapping[str, float]) -> dict[str, str]:
+    """val/acc → cross_validation_val/acc, and so on; without the training metrics, which say little here."""
+    names = [name.removeprefix("cross_validation_") for name in metrics if not name.endswith("_std")]
+    return {name: f"cross_validation_{name}" for name in sorted(names) if not name.startswith("train/")}
+
+
+def key(changes: Flat) -> str:
+    """What a cross-validation's folds have in common, and no other run."""
+    return identity({k: v for k, v in changes.items() if k != "data.fold"} | {"seed": changes.get("trial", 0)})
+
+
+def collect(experiment: Path) -> list[CrossValidation]:
+    """Find the cross-validations in an experiment's folder; there are several if its runs differ in more than the fold.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    found: dict[str, CrossValidation] = {}
+    for file in sorted(experiment.glob("*/overlay.yaml")):
+        changes = read(file)
+        if changes.get("data.mode") != MODE:
+            continue
+        settings = {name: value for name, value in changes.items() if name != "data.fold"}
+        new = CrossValidation(key(changes), settings, changes.get("data.folds", 5))
+        status, each = RunFolder(file.parent).status(), found.setdefault(new.identity, new)
+        if status.get("state") == "done":
+            fold = changes.get("data.fold", 0)
+            each.runs[fold], each.values[fold] = file.parent.name, status.get("metrics") or {}
+    if not found:
+        raise SettingsError(f"{experiment} has no runs of a cross-validation (data.mode {MODE})")
+    return list(found.values())
+
+
+def write(experiment: Path, found: Sequence[CrossValidation]) -> None:
+    """Write cross-validation.json in the experiment's folder: a list of those all of whose folds are done."""
+    entries = [
+        dict(
+            settings=each.settings,
+            folds=each.folds,
+            metrics=each.metrics(),
+            each_fold=each.each_fold(),
+            runs=[each.runs[fold] for fold in sorted(each.runs)],
+        )
+        for each in found
+        if len(each.runs) == each.folds
+    ]
+    if entries:
+        write_atomically(experiment / FILE, json.dumps(entries, indent=2, default=str) + "\n")
+
+
+def report(whole: Request, metrics: Mapping[str, float], code: int) -> None:
+    """Give the trackers the means, in a run of their own beside the folds' runs.
+
+    Args:
+        whole: the request without a fold.
+        metrics: the means; none if a fold has not been done.
+        code: the exit code.
+    """
+    from .cli import CLI  # late: it imports torch, which the folds' processes have for themselves
+    from .errors import import_class
+    from .trackers import finish_trackers, place_loggers
+
+    cli = CLI(whole)
+    folder = whole.folder.path
+    place = dataclasses.replace(whole, folder=RunFolder(folder.with_name(f"{MODE}-{folder.name.partition('-')[2]}")))
+    chosen = place_loggers(cli.config.fit.trainer.logger, place)
+    trackers = [import_class(each.class_path)(**vars(each.get("init_args") or {})) for each in chosen]
+    for tracker in trackers:
+        tracker.log_hyperparams(cli.resolved)
+        tracker.log_metrics(dict(metrics), step=0)
+        tracker.finalize("success" if code == 0 else "failed")
+    finish_trackers(trackers, code)
