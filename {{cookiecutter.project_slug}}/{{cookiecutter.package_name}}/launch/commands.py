@@ -227,7 +227,7 @@ def evaluate(arguments: argparse.Namespace, root: Path) -> int:
 
 def render_files(arguments: argparse.Namespace, root: Path) -> int:
     preset, request = requested(arguments, root, {})
-    resources = presets.resolve(preset, request)
+    resources = presets.resolve(preset, request, partial=True)
     for kind, name in dict(train="train", agent="sweep_agent").items():
         file = root / "slurm" / f"{name}.sbatch"
         text = render(preset, resources, kind, name=root.name)

@@ -1,5 +1,6 @@
 """From a planned experiment to jobs: batch files, one sbatch call for all runs, and the same again for what is left."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write_batch_files(
 
 def notified(resources: Resources) -> bool:
     """Whether a job of its own has to tell how the array ended."""
-    return resources.mail_by_job or "NOTIFY_WEBHOOK" in resources.environment
+    return resources.mail_by_job or bool(os.environ.get("NOTIFY_WEBHOOK"))
 
 
 def array(indices: Sequence[int], throttle: int | None) -> str:

@@ -284,6 +284,7 @@ class Canary(Callback):
         if not trainer.sanity_checking:
             if trainer.is_global_zero:
                 self.folder.update(canary="passed")
+            say("the canary is through its first validation; the run goes on when it is started without --canary")
             signals.stop("interrupted")  # saved at the next batch, if there is one
 
 
