@@ -123,7 +123,7 @@ def options(preset: Preset, resources: Resources, kind: str, name: str, experime
         "mail-type": ("END" if kind == "notify" else "END,FAIL") if mail else None,
         "signal": signal and f"{signal}@{resources.signal_seconds}",
     }
-    lines = [f"--{key}={escaped(str(value))}" for key, value in found.items() if value is not None]
+    lines = [f"--{key}={directive(str(value))}" for key, value in found.items() if value is not None]
     return [*lines, "--requeue" if preset.requeue else "--no-requeue", *resources.directives]
 
 
@@ -132,12 +132,14 @@ def log(kind: str, experiment: Path | None) -> str:
     if experiment is None:
         return "slurm-%x-%A_%a.log" if kind == "agent" else "slurm-%x-%j.log"
     folder = str(experiment / "logs").replace("%", "%%")
+    if "\\" in folder or "\n" in folder:
+        raise SettingsError(f"SLURM can't write a log into {experiment}: rename the folder with the backslash")
     return f"{folder}/{'%a' if kind == 'array' else f'{kind}-%j'}.log"
 
 
-def escaped(value: str) -> str:
-    """A value for a #SBATCH line, which sbatch splits much as a shell would, but without expanding anything."""
-    return re.sub(r"""([\s"'\\#])""", r"\\\1", value)
+def directive(value: str) -> str:
+    """A value for a #SBATCH line: sbatch reads quotes as a shell would, but expands nothing."""
+    return value if re.fullmatch(r"[\w@%+=:,./-]+", value, re.ASCII) else '"' + value.replace('"', r"\"") + '"'
 
 
 def small(preset: Preset, resources: Resources) -> Resources:

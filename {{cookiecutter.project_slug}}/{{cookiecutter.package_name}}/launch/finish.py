@@ -28,11 +28,13 @@ def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Pa
     wanted = request("fit", arguments, root)
     folder, status = wanted.folder, wanted.folder.status()
     state, name = status.get("state"), element()
+    if state == "done":
+        return EXIT_CODES["done"]  # now or before: a canary may have got to the end
     if (status.get("slurm_job"), status.get("restarts")) != (os.environ.get("SLURM_JOB_ID"), restarts()):
         return give_up(folder, f"ended before it began on {os.uname().nodename}: see its log")
-    if wanted.settings.flat.get("canary") and status.get("canary") == "passed" and state in ("interrupted", "done"):
+    if wanted.settings.flat.get("canary") and status.get("canary") == "passed" and state == "interrupted":
         return 0  # it was only to get through its first validation
-    if state in ("done", "failed", "interrupted"):
+    if state in ("failed", "interrupted"):
         return EXIT_CODES[state]
     if state == "running":
         state = "preempted"
