@@ -1,0 +1,175 @@
+"""A private SLURM and a generated project to submit from, both shared by the tests of a session."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from baked import project as baked_project  # noqa: F401
+from private_slurm import PrivateSlurm, missing
+
+# Its training steps take as long as a test needs, without a trace in the results; it can also fail.
+SLOW_MODEL = """\
+import os
+import time
+
+from my_research_project.model import Classifier
+
+
+class Slow(Classifier):
+    def __init__(self, *args, pause: float = 0.0, fails: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pause, self.fails = pause, fails
+
+    def training_step(self, batch, batch_idx):
+        if self.fails:
+            raise RuntimeError("this run fails on purpose")
+        if self.global_rank == 0:  # the other rank then waits in an all-reduce
+            time.sleep(self.pause * float(os.environ.get("PAUSE", 1)))
+        return super().training_step(batch, batch_idx)
+"""
+QUICK = {
+    "cka": None,
+    "trainer": {"max_epochs": 1, "limit_train_batches": 10, "limit_val_batches": 1, "accelerator": "cpu"},
+    "model": {"class_path": "slow.Slow"},
+}
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[PrivateSlurm]:
+    """The daemons. Without them the tests are skipped, but fail in continuous integration."""
+    if absent := missing():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no SLURM here: {', '.join(absent)} not found")
+    with PrivateSlurm() as running:
+        yield running
+
+
+class Experiment:
+    """An experiment that has been submitted."""
+
+    def __init__(self, folder: Path, slurm: PrivateSlurm) -> None:
+        self.folder, self.slurm = folder, slurm
+        self.logs = folder / "logs"
+
+    @property
+    def rows(self) -> list[dict]:
+        return [json.loads(line) for line in (self.folder / "manifest.jsonl").read_text().splitlines()]
+
+    @property
+    def job(self) -> str:
+        """The newest array of this experiment."""
+        lines = self.slurm.run("squeue", "-h", "-t", "all", "-o", "%F %o").splitlines()
+        return max((line.split()[0] for line in lines if str(self.folder / "job.sbatch") in line), key=int)
+
+    def run(self, index: int) -> Path:
+        return self.folder / self.rows[index]["folder"]
+
+    def status(self, index: int) -> dict:
+        file = self.run(index) / "status.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def metrics(self, index: int) -> list[dict[str, str]]:
+        with (self.run(index) / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def states(self) -> list[str | None]:
+        return [self.status(row["index"]).get("state") for row in self.rows]
+
+    def wait(self, ready: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        self.slurm.wait(ready, f"{self.folder.name}: {what}; {self.states()}", seconds, self.logs)
+
+    def wait_training(self, *indices: int) -> None:
+        """Wait until runs have done a few steps."""
+        self.wait(lambda: all(self.training(index) for index in indices), f"{indices} to train")
+
+    def training(self, index: int) -> bool:
+        log = self.run(index) / "logs" / "rank-0.log"
+        return self.status(index).get("state") == "running" and log.exists() and "epoch 1/" in log.read_text()
+
+    def wait_states(self, *states: str, seconds: float = 120) -> None:
+        """Wait until the runs' own states, in order, are these; one alone stands for all."""
+        wanted = list(states) if len(states) > 1 else [*states] * len(self.rows)
+        self.wait(lambda: self.states() == wanted, str(wanted), seconds)
+
+    def wait_empty(self, seconds: float = 60) -> None:
+        """Wait until nothing of this experiment is in the queue."""
+        lines = lambda: self.slurm.run("squeue", "-h", "-o", "%o")  # noqa: E731
+        self.wait(lambda: str(self.folder) not in lines(), "an empty queue", seconds)
+
+    def log(self, index: int) -> str:
+        return (self.logs / f"{index}.log").read_text()
+
+
+class Project:
+    """The generated project, in a folder whose name holds what shell scripts stumble over."""
+
+    def __init__(self, folder: Path, slurm: PrivateSlurm) -> None:
+        self.folder, self.slurm = folder, slurm
+
+    def command(self, *arguments: str | Path, code: int = 0, **environment: str) -> str:
+        """Run one of the project's programs; returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.slurm.environment | environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def spec(self, name: str, **spec) -> Path:
+        """Write a request of that name; returns its file."""
+        file = self.folder / "configs" / "jobs" / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        request = {"name": name, "configs": ["quick.yaml"], **spec}
+        file.write_text(yaml.safe_dump(request, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        return file
+
+    def submit(self, name: str, *options: str, **spec) -> Experiment:
+        """Write a request and submit it."""
+        self.command("SlurmTrain.py", "submit", self.spec(name, **spec), "--yes", *options)
+        return self.experiment(name)
+
+    def experiment(self, name: str) -> Experiment:
+        return Experiment(self.folder / "runs" / name, self.slurm)
+
+    def undisturbed(self, experiment: Experiment, *indices: int) -> dict[int, Path]:
+        """The same runs again, here, at once and without interruption; returns their folders."""
+        name = f"{experiment.folder.name}-undisturbed"
+        calls = [
+            ["fit", "--config", "quick.yaml", f"--name={name}"]
+            + [f"--{key}={json.dumps(value)}" for key, value in experiment.rows[index]["overlay"].items()]
+            for index in indices
+        ]
+        program = "import json, sys; from pathlib import Path; from my_research_project.training import signals; "
+        program += "from my_research_project.training.main import main\n"
+        program += "for call in json.loads(sys.argv[1]):\n    signals.reset()\n    assert main(call, Path.cwd()) == 0"
+        self.command("-c", program, json.dumps(calls), PAUSE="0", PYTHONPATH=str(self.folder))
+        ends = {index: experiment.rows[index]["identity"][:8] for index in indices}
+        return {index: next((self.folder / "runs" / name).glob(f"*-{end}")) for index, end in ends.items()}
+
+
+@pytest.fixture(scope="session")
+def project(baked_project: Path, slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: F811
+    """A default project with a quick configuration and the model above."""
+    folder = tmp_path_factory.mktemp("users") / "Zoë's 100% §1"
+    shutil.copytree(baked_project, folder)
+    (folder / "slow.py").write_text(SLOW_MODEL)
+    (folder / "configs" / "quick.yaml").write_text(yaml.safe_dump(QUICK))
+    slurm.environment |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HOME": str(folder.parent)}
+    slurm.environment.pop("PYTHONPATH", None)  # `package`, which only the template's other tests need
+    return Project(folder, slurm)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(slurm: PrivateSlurm) -> Iterator[None]:
+    """No job survives its test."""
+    yield
+    slurm.clear()

@@ -1,0 +1,110 @@
+"""Everything that ends a job early, on a real SLURM: the run goes on in its folder and ends with the very same weights."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 300  # at most; each start of a run takes some seconds of a core
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_undisturbed(project, experiment, *indices: int) -> None:
+    """The runs' weights and metrics are those of runs that nothing has happened to."""
+    for index, reference in project.undisturbed(experiment, *indices).items():
+        mine, other = weights(experiment.run(index)), weights(reference)
+        assert mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine), index
+        rows = (reference / "metrics.csv").read_text().splitlines()
+        assert len(experiment.metrics(index)) == len(rows) - 1
+
+
+def test_every_fault_in_one_array(project, slurm):
+    """0 told of the time limit, 1 out of time for real, 2 requeued by hand, 3 cancelled, 4 fails, 5 left alone."""
+    runs = [{"model.pause": 0.5, "trial": trial} for trial in range(4)] + [{"model.fails": True}, {"trial": 5}]
+    runs[1]["model.pause"] = 2.0
+    experiment = project.submit(
+        "faults", "--signal_seconds", "40", search_space=runs, parameters={"trainer.max_epochs": [3]}
+    )  # fmt: skip
+    experiment.wait_training(0, 1, 2, 3)
+    job = experiment.job
+    slurm.run("scontrol", "update", f"JobId={job}_1", "EndTime=now+65")  # looked at every 30 s
+    slurm.run("scancel", "--signal=USR1", f"{job}_0")
+    slurm.run("scontrol", "requeue", f"{job}_2")
+    slurm.run("scancel", f"{job}_3")
+    experiment.wait_states("done", "done", "done", "preempted", "failed", "done", seconds=SECONDS)
+    experiment.wait_empty()
+
+    restarts = {index: slurm.job(f"{job}_{index}")["Restarts"] for index in range(6)}
+    assert restarts == {0: "1", 1: "1", 2: "1", 3: "0", 4: "0", 5: "0"}  # a cancelled run stays cancelled
+    states = {index: slurm.job(f"{job}_{index}")["JobState"] for index in range(6)}
+    assert states == {index: "COMPLETED" for index in (0, 1, 2, 5)} | {3: "CANCELLED", 4: "FAILED"}
+    assert slurm.job(f"{job}_4")["ExitCode"] == "1:0"
+    assert [experiment.status(index)["attempt"] for index in range(6)] == [2, 2, 2, 1, 1, 1]
+    assert "time limit: put back into the queue" in experiment.log(0)
+    assert "time limit: put back into the queue" in experiment.log(1)
+    assert experiment.log(0).count("run folder: ") == 2  # one log, continued
+    assert "fails on purpose" in experiment.status(4)["reason"]
+    said = project.command("SlurmTrain.py", "status", "runs/faults")
+    assert "6 runs: 4 done, 1 stopped, 1 failed" in said
+
+    calls = len(slurm.sbatch_calls())
+    project.command("SlurmTrain.py", "retry", "runs/faults", "--yes")
+    (call,) = slurm.sbatch_calls()[calls:]
+    assert "--array=3-4 " in call
+    experiment.wait_states("done", "done", "done", "done", "failed", "done", seconds=SECONDS)
+    assert experiment.status(3)["attempt"] == 2 and experiment.status(5)["attempt"] == 1
+    assert_undisturbed(project, experiment, 0, 1, 2, 3)
+
+
+def test_preemption(project, slurm):
+    """By a job of a higher partition, at once (`main`) and with 30 s of grace (`patient`, where SLURM requeues nothing)."""
+    grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
+    experiments = [
+        project.submit(name, "--partition", name, "--no-check", parameters=grid) for name in ("main", "patient")
+    ]
+    for experiment in experiments:
+        experiment.wait_training(0)
+    slurm.sbatch("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=slurm.folder)
+    for experiment in experiments:
+        experiment.wait_states("done", seconds=SECONDS)
+        assert experiment.status(0)["attempt"] == 2
+    assert_undisturbed(project, experiments[0], 0)
+    assert_undisturbed(project, experiments[1], 0)
+
+
+def test_a_node_fails(project, slurm):
+    """Its slurmd is killed: the run goes on. The node is down: the run goes on elsewhere."""
+    grid = {"model.pause": [0.7], "trainer.max_epochs": [2]}
+    experiment = project.submit("node", "--no-check", parameters=grid)
+    experiment.wait_training(0)
+    job = f"{experiment.job}_0"
+    node = slurm.job(job)["NodeList"]
+    slurm.kill_node(node)
+    slurm.revive_node(node)
+    assert slurm.job(job)["JobState"] == "RUNNING" and slurm.job(job)["Restarts"] == "0"
+    slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    experiment.wait_states("done", seconds=SECONDS)
+    assert slurm.job(job)["Restarts"] == "1" and experiment.status(0)["attempt"] == 2
+    slurm.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert_undisturbed(project, experiment, 0)
+
+
+def test_two_ranks_are_stopped_without_a_deadlock(project, slurm):
+    """One node × two ranks and two nodes × one: rank 0 is asleep in Python, rank 1 waits for it in an all-reduce."""
+    grid = {"model.pause": [0.5], "trainer.max_epochs": [2], "trainer.strategy": ["ddp"], "data.batch_size": [16]}
+    shapes = {"two-tasks": ["--tasks", "2", "--gpus", "2"], "two-nodes": ["--nodes", "2"]}
+    experiments = [project.submit(name, *shape, "--no-check", parameters=grid) for name, shape in shapes.items()]
+    for experiment in experiments:
+        experiment.wait_training(0)
+        assert slurm.job(f"{experiment.job}_0")["NumNodes"] == str(1 + (experiment.folder.name == "two-nodes"))
+        slurm.run("scancel", "--signal=USR1", f"{experiment.job}_0")
+    for experiment in experiments:
+        experiment.wait_states("done", seconds=SECONDS)
+        assert experiment.status(0)["attempt"] == 2
+        assert (experiment.run(0) / "logs" / "rank-1.log").exists()
+    # The same samples in the same order, whichever way the ranks are placed.
+    first, second = (weights(experiment.run(0)) for experiment in experiments)
+    assert all(torch.equal(first[name], second[name]) for name in first)
