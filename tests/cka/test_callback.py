@@ -17,6 +17,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from package.cka import CKACallback, CKAError, compare
+from package.training.averaging import EMA
 
 from .conftest import Data, Lit, Net
 
@@ -160,9 +161,9 @@ def test_ema_compares_the_model_with_its_average(tmp_path):
                 self.current.load_state_dict(module.state_dict())
                 self.average.load_state_dict(averaging._average_model.module.state_dict())
 
-    for order in (0, 1):
+    for order in (0, 1, 2):
         keep, callback = Keep(), CKACallback("ema")
-        averaging = EMAWeightAveraging(decay=0.9)
+        averaging = EMA(decay=0.9, evaluate="both") if order == 2 else EMAWeightAveraging(decay=0.9)
         both = [averaging, callback]
         fit(tmp_path / str(order), keep, *(both if order else both[::-1]))
         expected = compare(keep.current.network, keep.average.network, Data().val_dataloader()).matrix

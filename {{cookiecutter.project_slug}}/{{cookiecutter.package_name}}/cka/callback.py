@@ -195,8 +195,9 @@ class CKACallback(Callback):
             reference = GramRecorder(self._model.to(device), self.reference_layers, self.batch_dim)
             self._beside.append((reference, self._model))
             recorders.append(reference)
-        if self._label == "ema":
-            # During validation Lightning has the averaged weights in the network, and the network's in the average.
+        if self._label == "ema" and getattr(averaging(trainer), "evaluate", "averaged") != "both":
+            # During validation Lightning has the averaged weights in the network, and the network's in the average;
+            # a callback that evaluates both leaves each where it is.
             recorders.reverse()
         self._comparison = Comparison(*recorders, kernel=self.kernel)
 
