@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from baked import project, train  # noqa: F401
-from stand_in import StandIn
+from sweep_stand_in import SweepStandIn
 
 KEY = "0123456789abcdef" * 2 + "secret42"  # 40 characters, as W&B wants
 
@@ -27,9 +27,9 @@ def wandb_env(
 
 
 @pytest.fixture
-def server(wandb_env: pytest.MonkeyPatch) -> Iterator[StandIn]:
+def server(wandb_env: pytest.MonkeyPatch) -> Iterator[SweepStandIn]:
     """A W&B server that is named in the environment; there is no key for it."""
-    with StandIn() as stand_in:
+    with SweepStandIn() as stand_in:
         wandb_env.setenv("WANDB_BASE_URL", stand_in.url)
         yield stand_in
 

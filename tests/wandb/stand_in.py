@@ -8,6 +8,7 @@ answers the GraphQL operation X, its arguments are the operation's variables.
 
 import base64
 import json
+import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +131,7 @@ class StandIn:
         return 404, {}
 
     def graphql(self, request: Json) -> tuple[int, Json]:
-        name = request["operationName"]
+        name = request["operationName"] or re.search(r"(?:query|mutation)\s+(\w+)", request["query"])[1]
         self.operations.append(name)
         answer = getattr(self, f"graphql_{name}", None)
         if answer is None:

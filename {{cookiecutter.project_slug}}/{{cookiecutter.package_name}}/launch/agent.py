@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..runs.settings import SettingsError
 from .local_sweep import LocalSweep
+from .notify import notify_once
 
 EXAMPLES = """examples:
   python SweepAgent.py team/project/x1y2z3                      a sweep in W&B
@@ -57,11 +58,12 @@ def main(argv: Sequence[str], root: Path) -> int:
         from .wandb_sweeps import Agent, has_key
 
         if not has_key():
-            raise SettingsError(
-                f"{sweep} is no folder of a local sweep, and for W&B there is no key: run `wandb login`"
-            )
+            raise SettingsError(f"{sweep} is no folder of a local sweep, and there is no W&B key: run `wandb login`")
         os.chdir(root)  # W&B's agent runs the sweep's command, in which Train.py has no folder
-        return Agent(sweep, arguments.count).run()
+        code = Agent(sweep, arguments.count).run()
+        if code == 0 and arguments.count is None:
+            print(*notify_once(root, sweep, "see its page in W&B"), sep="\n", end="")
+        return code
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

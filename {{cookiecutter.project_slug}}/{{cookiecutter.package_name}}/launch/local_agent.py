@@ -15,6 +15,7 @@ from ..runs.folder import EXIT_CODES, RunFolder
 from ..training.signals import REASONS
 from .early_stop import should_stop
 from .local_sweep import KILLED, SIGN_OF_LIFE, LocalSweep, Trial
+from .notify import notify_once
 from .processes import GRACE, die_with_parent, trial_environment
 
 POLL = 1.0  # seconds between two looks at the run
@@ -44,6 +45,9 @@ class LocalAgent:
         while self.reason is None and (self.count is None or ended < self.count):
             claimed = self.local.claim(self.slot)
             if claimed is None:
+                if self.local.has_ended:
+                    name = str(self.local.folder.relative_to(self.root))
+                    print(*notify_once(self.root, name, self.local.table().split("\n", 1)[1]), sep="\n", end="")
                 break
             trial, attempt = claimed
             self.carry_out(trial, attempt)

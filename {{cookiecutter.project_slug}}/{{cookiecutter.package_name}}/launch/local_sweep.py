@@ -176,6 +176,11 @@ class LocalSweep:
         cap = self.sweep.config.get("run_cap") or ENDLESS
         return min(cap, len(self.planned)) if self.sweep.method == "grid" else cap
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all trials have ended."""
+        return sum(bool(self.result(trial)) for trial in self.trials()) >= self.length
+
     @cached_property
     def planned(self) -> list[Flat]:
         """Settings of all trials of a grid, or of a random search as far as it has been asked for."""

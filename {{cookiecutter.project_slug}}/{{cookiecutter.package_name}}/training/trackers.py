@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,14 @@ def finish_trackers(loggers: Sequence[Logger], code: int) -> None:
             except TimeoutError:
                 logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {each.save_dir}/wandb/run-*")
     if in_sweep():
-        watch = threading.Timer(SECONDS_TO_EXIT, os._exit, [code])
-        watch.daemon = True
-        watch.start()
+        threading.Thread(target=exit_for_sure, args=[code], daemon=True).start()
+
+
+def exit_for_sure(code: int) -> None:
+    """In a thread: once the program has come to its end, end the process even if something in it hangs."""
+    threading.main_thread().join()
+    time.sleep(SECONDS_TO_EXIT)
+    os._exit(code)
 
 
 def in_sweep() -> bool:

@@ -1,0 +1,283 @@
+"""Sweeps in W&B: created by CreateSweep.py, run by real agents, with real runs, against the stand-in of the server."""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+# Waits in its third epoch as long as the file `hold` is there; hangs at its exit if there is a file `hang`.
+DISTURB = """
+import os, threading, time
+from lightning.pytorch import Callback
+
+class Disturb(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 2 and batch_idx == 1 and os.path.exists("hold"):
+            open(f"held-{os.getpid()}", "w").close()
+            while os.path.exists("hold"):
+                time.sleep(0.05)
+
+    def on_fit_end(self, trainer, pl_module):
+        if os.path.exists("hang"):
+            os.remove("hang")
+            threading.Thread(target=time.sleep, args=[1000]).start()
+"""
+SETTINGS = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=3", "--trainer.accelerator=cpu", "--cka=null"]
+SETTINGS += ["--trainer.callbacks+=disturb.Disturb", "--trainer.log_every_n_steps=1"]
+
+
+@pytest.fixture
+def root(project, tmp_path, wandb_env):
+    """A project of our own, with a sweep over two learning rates."""
+    root = tmp_path / "project"
+    shutil.copytree(project, root, ignore=lambda folder, _: {"runs", "wandb", ".git"} if folder == str(project) else ())
+    (root / "disturb.py").write_text(DISTURB)
+    write_sweep(root)
+    wandb_env.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "1")
+    wandb_env.setenv("OMP_NUM_THREADS", "1")
+    wandb_env.setenv("COLUMNS", "200")
+    return root
+
+
+def write_sweep(root, **changes):
+    command = ["${env}", "${interpreter}", "Train.py", "fit", "--name=rates", *SETTINGS, "${args}"]
+    parameters = {
+        "model.optimizer": {"parameters": {"lr": {"values": [1e-3, 3e-3]}}},
+        "model.network.width": {"value": 4},
+    }
+    config = dict(name="rates", method="grid", parameters=parameters, command=command) | changes
+    config["metric"] = {"name": "val/loss_best", "goal": "minimize"} | changes.get("metric", {})
+    (root / "configs" / "sweeps" / "rates.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def create(root, capsys):
+    """CreateSweep.py in this process: exit code, what it says, what it complains of."""
+    from my_research_project.launch.sweeps import main
+
+    def run(*arguments):
+        code = main(["rates", *arguments], root)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@contextlib.contextmanager
+def agents(root, sweep, count=1):
+    """Agents that run; what is left of them at the end is killed, their runs included."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "SweepAgent.py", sweep], cwd=root, start_new_session=True,
+            stdout=(root / f"agent-{number}.log").open("a"), stderr=subprocess.STDOUT,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    try:
+        yield started
+    finally:
+        for process in started:
+            for pid in [*tree(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+def tree(pid):
+    """Process ids of all descendants."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *tree(child)]
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.05)
+
+
+def made(server, root, **changes):
+    """A sweep that is there, without the checks of CreateSweep.py, which have tests of their own."""
+    from package.launch.sweep_file import read_sweep
+    from package.launch.wandb_sweeps import create
+
+    write_sweep(root, **changes)
+    sweep, address = create(read_sweep("rates", root), root)
+    assert address.endswith(sweep.rpartition("/")[2])
+    return sweep
+
+
+def held(root):
+    """The process that has come to the place where it is to be disturbed."""
+    wait_for(lambda: list(root.glob("held-*")))
+    (file,) = root.glob("held-*")
+    file.unlink()
+    return int(file.name.partition("-")[2])
+
+
+def losses(root):
+    """Column val/loss of each run."""
+    found = {}
+    for file in sorted(root.glob("runs/rates/*/metrics.csv")):
+        rows = list(csv.DictReader(file.open(newline="")))
+        found[file.parent.name[-8:]] = [row["val/loss"] for row in rows if row.get("val/loss")]
+    return found
+
+
+def test_a_sweep_is_checked_and_created_and_says_how_to_start_agents(root, server, key):
+    done = create(root)
+    assert done.returncode == 0, done.stderr
+    assert "grid, 2 runs" in done.stdout and "metric val/loss_best is logged" in done.stdout
+    assert (
+        "python SweepAgent.py researcher/" in done.stdout
+        and "sbatch --array=1-4 slurm/sweep_agent.sbatch" in done.stdout
+    )
+    assert f"see it: {server.url}/researcher/" in done.stdout
+    config = server.sweep.config
+    assert config["parameters"]["model.optimizer.lr"] == {"values": [0.001, 0.003]}
+    assert (
+        config["project"]
+        == yaml.safe_load((root / "configs/base.yaml").read_text())["trainer"]["logger"][0]["init_args"]["project"]
+    )
+    assert not list(root.glob("runs/*")) and not list(root.glob("sweeps/*"))
+
+
+def test_two_agents_go_through_a_grid_to_its_end(root, server, key):
+    sweep = made(server, root)
+    with agents(root, sweep, count=2) as started:
+        assert [process.wait(timeout=120) for process in started] == [0, 0]
+    assert [run.state for run in server.sweep.runs.values()] == ["finished", "finished"]
+    assert set(server.runs) == set(server.sweep.runs) and len(losses(root)) == 2
+    for run in server.runs.values():
+        assert run.summary["val/loss_best"] > 0 and run.group == "rates"
+        assert run.exit_codes == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["leave", "tree", "kill", "agent"])
+def test_a_run_that_was_disturbed_comes_back_and_ends_as_if_nothing_had_happened(root, server, key, way):
+    sweep = made(server, root, parameters={"model.network.width": {"value": 4}})
+    server.gone = 3.0
+    (root / "hold").touch()
+    with agents(root, sweep) as (process,):
+        held(root)
+        if way == "leave":  # the batch file tells the agent that the time limit is near
+            process.send_signal(signal.SIGUSR1)
+        elif way == "tree":  # a scheduler that preempts sends SIGTERM to every process
+            for pid in [*tree(process.pid), process.pid]:
+                os.kill(pid, signal.SIGTERM)
+        elif way == "kill":  # a node that is gone
+            for pid in [*tree(process.pid), process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        else:  # W&B's own agent breaks down, its run goes on
+            (child,) = [
+                pid for pid in tree(process.pid) if "agent" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            ]
+            os.kill(child, signal.SIGKILL)
+        (root / "hold").unlink()
+        code = process.wait(timeout=90)
+        assert code == {"leave": 76, "tree": 75, "kill": -9, "agent": 0}[way], (root / "agent-0.log").read_text()
+    (run,) = server.sweep.runs.values()
+    if way != "agent":
+        with agents(root, sweep) as (process,):
+            assert process.wait(timeout=90) == 0
+        assert run.handed_out == 2
+    assert run.state == "finished" and list(server.runs) == [run.id]
+    (status,) = [json.loads(file.read_text()) for file in root.glob("runs/rates/*/status.json")]
+    assert status["state"] == "done" and status["attempt"] == (1 if way == "agent" else 2)
+    ((loss,),) = [list(losses(root).values())]
+    command = [sys.executable, "Train.py", "fit", "--name=alone", "--model.network.width=4", "--trainer.logger=false"]
+    subprocess.run([*command, *SETTINGS], cwd=root, capture_output=True, check=True)
+    (alone,) = root.glob("runs/alone/*/metrics.csv")
+    assert [row["val/loss"] for row in csv.DictReader(alone.open(newline="")) if row["val/loss"]] == loss
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_costs_neither_the_run_nor_the_agent(root, server, key):
+    sweep = made(server, root)
+    (root / "hold").touch()
+    with agents(root, sweep) as (process,):
+        held(root)
+        server.away = True
+        (root / "hold").unlink()
+        time.sleep(20)
+        server.away = False
+        assert process.wait(timeout=150) == 0
+    assert [run.state for run in server.sweep.runs.values()] == ["finished", "finished"]
+    for run in server.runs.values():
+        assert [row["epoch"] for row in run.history if "val/loss" in row] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_at_its_exit_does_not_keep_the_agent(root, server, key):
+    sweep = made(server, root)
+    trackers = next(root.glob("*/training/trackers.py"))
+    trackers.write_text(trackers.read_text().replace("SECONDS_TO_EXIT = 60", "SECONDS_TO_EXIT = 2"))
+    (root / "hang").touch()
+    with agents(root, sweep) as (process,):
+        assert process.wait(timeout=90) == 0
+    assert [run.state for run in server.sweep.runs.values()] == ["finished", "finished"]
+
+
+def test_without_a_key_nothing_is_created_and_the_other_way_is_offered(root, create, server):
+    code, said, complaints = create()
+    assert (code, said) == (2, "")
+    assert complaints == "error: there is no W&B key: run `wandb login`, or sweep without W&B: --local\n"
+    agent = subprocess.run([sys.executable, "SweepAgent.py", "a/b/c"], cwd=root, capture_output=True, text=True)
+    assert agent.returncode == 2 and "there is no W&B key: run `wandb login`" in agent.stderr
+    assert server.operations == []
+
+
+def test_a_wrong_key_is_said(create, server, key):
+    server.refused.add(key)
+    code, _, complaints = create("--no-metric-check")
+    assert code == 2 and complaints.startswith("error: W&B refuses: ") and "not logged in" in complaints
+    assert not server.sweeps
+
+
+def test_a_server_that_does_not_answer_costs_a_bounded_time(root, key, wandb_env, server, monkeypatch):
+    from package.launch import wandb_sweeps
+    from package.runs.settings import SettingsError
+
+    server.away = True
+    monkeypatch.setattr(wandb_sweeps, "CREATE_TIMEOUT", 4.0)
+    with pytest.raises(SettingsError, match="has not answered for 4 s.*--local|W&B refuses"):
+        made(server, root)
+
+
+def test_a_sweep_that_was_stopped_can_go_on(root, create, server, key):
+    sweep = made(server, root)
+    server.sweep.state = "STOPPED"
+    code, said, complaints = create("--resume", sweep)
+    assert code == 0, complaints
+    assert server.sweep.state == "RUNNING" and f"python SweepAgent.py {sweep}" in said
+
+
+def test_a_dry_run_creates_nothing(create, server, key):
+    code, said, _ = create("--dry-run", "--no-metric-check")
+    assert code == 0 and "nothing is created" in said
+    assert server.operations == []
+
+
+def test_what_is_wrong_anywhere_in_the_space_is_found_before_anything_is_created(root, create, server, key):
+    write_sweep(root, parameters={"model.network.width": {"values": [4, 8, "wide"]}})
+    code, _, complaints = create()
+    assert code == 2 and "error: with model.network.width=wide: " in complaints
+    write_sweep(root, metric={"name": "val/f1"})
+    code, _, complaints = create()
+    assert code == 2 and "error: metric val/f1: no run logs it; there are " in complaints
+    assert not server.sweeps and not list(root.glob("runs/*"))
