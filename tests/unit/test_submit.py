@@ -172,6 +172,18 @@ def test_a_run_under_another_name_is_known_by_its_identity(experiment):
     assert [each.state for each in experiment.standings([])] == ["waiting", "waiting", "done", "waiting"]
 
 
+def test_where_accounts_are_kept_they_say_how_a_lost_job_ended(experiment, tmp_path, monkeypatch):
+    """With a stand-in for sacct: the private SLURM of the tests keeps no accounts."""
+    folder = experiment.folder / experiment.rows[1]["folder"]
+    folder.mkdir()
+    (folder / "status.json").write_text(json.dumps(dict(state="running", slurm_job="41")))
+    assert experiment.standings([])[1].reason.startswith("its job has gone without a word")
+    (tmp_path / "sacct").write_text('#!/bin/sh\necho "41|OUT_OF_MEMORY"\necho "42|COMPLETED"\n')
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert experiment.standings([])[1].reason == "its job has ended: OUT_OF_MEMORY"
+
+
 # A controller that is busy: a stand-in for sbatch and squeue, because the real one can't be made to fail on demand
 
 

@@ -3,7 +3,7 @@
 runs/EXPERIMENT/
     spec.yaml     the request, as it was given        manifest.jsonl   one line for each run
     configs/      the settings of all runs, frozen    request.yaml     the cluster and the resources asked for
-    code/         the code that the jobs run          job.sbatch       the batch file; array index = index in the manifest
+    code/         the code that the jobs run          job.sbatch       the batch file; array index = manifest index
     logs/         what the jobs print                 NNN-NAME-HASH8/  the runs
 
 manifest.jsonl is written last and never changed: a folder that has one is complete, whatever happened before.
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..runs.folder import RunFolder, write_atomically
 from ..runs.plan import Plan
 from ..runs.request import MANIFEST
 from ..runs.settings import SettingsError, dump, read
-from .sbatch import Element, queue
+from .sbatch import Element, endings, queue
 
 # Folders of the project that a snapshot leaves out: results, data, what other programs make. So it does with hidden
 # folders and with environments, wherever they are.
@@ -133,7 +133,15 @@ class Experiment:
             folder = there.get(row["folder"]) or by_identity.get(row["identity"][:8]) or self.folder / row["folder"]
             status = RunFolder(folder).status()
             found.append(standing(row["index"], folder, status, queued.get(row["index"]), elements is not None))
-        return found
+        ended = endings(
+            [each.status["slurm_job"] for each in found if each.state == "lost" and each.status["slurm_job"]]
+        )
+        return [
+            replace(each, reason=f"its job has ended: {ended[each.status['slurm_job']]}")
+            if each.state == "lost" and each.status["slurm_job"] in ended
+            else each
+            for each in found
+        ]
 
 
 def standing(index: int, folder: Path, status: Mapping[str, Any], element: Element | None, asked: bool) -> Standing:

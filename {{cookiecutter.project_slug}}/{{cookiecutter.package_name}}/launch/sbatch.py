@@ -118,6 +118,16 @@ def state_of(name: str) -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
+def endings(jobs: Sequence[str]) -> dict[str, str]:
+    """How jobs have ended, such as OUT_OF_MEMORY, by their own ids; {} on a cluster that keeps no accounts."""
+    if not jobs or not shutil.which("sacct"):
+        return {}
+    done = call(
+        ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(jobs)}", "--format=JobIDRaw,State"]
+    )
+    return dict(line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
+
+
 def requeue(name: str) -> str | None:
     """Put a running job or array element back into the queue; what SLURM said if it would not."""
     done = patiently(["scontrol", "requeue", name])
