@@ -53,11 +53,13 @@ class DataModule(LightningDataModule):
         data_dir: str = "data",
     ) -> None:
         super().__init__()
-        if folds < 2 or not 0 <= fold < folds:
-            raise SettingsError(f"data.fold {fold} of data.folds {folds}: there must be 2 folds, and they count from 0")
+        if folds < 2:
+            raise SettingsError(f"data.folds: there must be at least 2, got {folds}")
+        if not 0 <= fold < folds:
+            raise SettingsError(f"data.fold: folds are counted from 0 to {folds - 1}, got {fold}")
         if not (0 < val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
             raise SettingsError(
-                f"data.val_share {val_share} and data.test_share {test_share} leave nothing to train on"
+                f"data.val_share: {val_share} and data.test_share {test_share} leave nothing to train on"
             )
         self.batch_size, self.num_workers = batch_size, num_workers
         self.mode, self.folds, self.fold = mode, folds, fold

@@ -4,9 +4,9 @@
     python SlurmTrain.py submit SPEC                                                 with `folds: 5`: all at once
     python Report.py cross-validation runs/wide                                      the means, of either
 
-A fold differs from other runs only in data.fold, so it has its own folder and checkpoints, and goes on where it was. Its
-metrics are those at its end, not the best: on the fold that chose it, the best is too good; and a final model, trained
-on everything, has no validation that could choose.
+A fold differs from other runs only in data.fold, so it has its own folder and checkpoints, and goes on where it was.
+Its metrics are those at its end, not the best: on the fold that chose it, the best is too good; and a final model,
+trained on everything, has no validation that could choose.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from ..runs.settings import Flat, SettingsError, read
 from . import signals
 
 MODE = "cross-validation"
+FILE = "cross-validation.json"
 # What a W&B sweep tells the run it starts. The sweep's run is the one that has the means; folds are runs of their own.
 OF_THE_SWEEP = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "SWEEP_AGENT_LEAVING")
 
@@ -57,9 +58,12 @@ def crossvalidate(arguments: Sequence[str], root: Path) -> int:
             return code
     if int(os.environ.get("SLURM_PROCID") or os.environ.get("RANK") or 0):
         return 0  # the first process reports
-    found = next(each for each in collect(whole.folder.path.parent) if each.identity == key(whole.changes))
-    print(write(whole.folder.path.parent, [found]))
-    report(whole, found.metrics(), 0)
+    experiment = wanted.folder.path.parent
+    found = collect(experiment)
+    write(experiment, found)
+    mine = next(each for each in found if wanted.folder.path.name in each.runs.values())
+    print(mine.line())
+    report(whole, mine.metrics(), 0)
     return 0
 
 
@@ -91,14 +95,12 @@ class CrossValidation:
     """The folds of one cross-validation that are done.
 
     Attributes:
-        identity: the same for all its folds.
-        settings: what they change, without the fold.
+        settings: what its runs change, without the fold.
         folds: how many there are to be.
         runs: fold → its folder.
         values: fold → its metrics.
     """
 
-    identity: str
     settings: Flat
     folds: int
     runs: dict[int, str] = field(default_factory=dict)
@@ -115,22 +117,19 @@ class CrossValidation:
     def each_fold(self) -> dict[str, list[float]]:
         """Metric → its values, fold by fold, for the metrics that all folds have."""
         rows = [self.values[fold] for fold in sorted(self.values)]
-        return (
-            {name: [row[name] for row in rows] for name in rows[0] if all(name in row for row in rows)} if rows else {}
-        )
+        names = set.intersection(*(set(row) for row in rows)) if rows else set()
+        return {name: [row[name] for row in rows] for name in sorted(names)}
 
     def line(self) -> str:
         """The result for a person to read."""
         name = short_name({k: v for k, v in self.settings.items() if k not in ("data.mode", "data.folds", "name")})
         values = self.metrics()
-        parts = [f"{metric} {values[mean]:.4g} ± {values[f'{mean}_std']:.2g}" for metric, mean in means(values).items()]
+        parts = [
+            f"{metric} {values[f'cross_validation_{metric}']:.4g} ± {values[f'cross_validation_{metric}_std']:.2g}"
+            for metric in self.each_fold()
+            if not metric.startswith("train/")
+        ]
         return f"{name} ({len(self.runs)} of {self.folds} folds): {', '.join(parts) or 'nothing yet'}"
-
-
-def means(metrics: Mapping[str, float]) -> dict[str, str]:
-    """val/acc → cross_validation_val/acc, and so on; without the training metrics, which say little here."""
-    names = [name.removeprefix("cross_validation_") for name in metrics if not name.endswith("_std")]
-    return {name: f"cross_validation_{name}" for name in sorted(names) if not name.startswith("train/")}
 
 
 def key(changes: Flat) -> str:
@@ -150,8 +149,8 @@ def collect(experiment: Path) -> list[CrossValidation]:
         if changes.get("data.mode") != MODE:
             continue
         settings = {name: value for name, value in changes.items() if name != "data.fold"}
-        new = CrossValidation(key(changes), settings, changes.get("data.folds", 5))
-        status, each = RunFolder(file.parent).status(), found.setdefault(new.identity, new)
+        new = CrossValidation(settings, changes.get("data.folds", 5))
+        status, each = RunFolder(file.parent).status(), found.setdefault(key(changes), new)
         if status.get("state") == "done":
             fold = changes.get("data.fold", 0)
             each.runs[fold], each.values[fold] = file.parent.name, status.get("metrics") or {}
@@ -190,12 +189,15 @@ def report(whole: Request, metrics: Mapping[str, float], code: int) -> None:
     from .trackers import finish_trackers, place_loggers
 
     cli = CLI(whole)
-    folder = whole.folder.path
-    place = dataclasses.replace(whole, folder=RunFolder(folder.with_name(f"{MODE}-{folder.name.partition('-')[2]}")))
-    chosen = place_loggers(cli.config.fit.trainer.logger, place)
+    name = short_name({k: v for k, v in whole.changes.items() if k != "data.mode"})
+    folder = whole.folder.path.with_name(f"{MODE}-{name}-{whole.identity[:8]}")
+    chosen = place_loggers(cli.config.fit.trainer.logger, dataclasses.replace(whole, folder=RunFolder(folder)))
+    folder.mkdir(exist_ok=True)  # for the trackers' own files
     trackers = [import_class(each.class_path)(**vars(each.get("init_args") or {})) for each in chosen]
     for tracker in trackers:
         tracker.log_hyperparams(cli.resolved)
         tracker.log_metrics(dict(metrics), step=0)
         tracker.finalize("success" if code == 0 else "failed")
     finish_trackers(trackers, code)
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,3 @@
+"""Data in a generated project."""
+
+from baked import project, train  # noqa: F401
