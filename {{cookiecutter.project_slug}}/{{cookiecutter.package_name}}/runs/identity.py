@@ -24,6 +24,7 @@ NOT_IDENTITY = (
     "cka",
     "data.num_workers",
     "data.data_dir",
+    "data.data_dir",
     "data.test_on",
     "trainer.default_root_dir",
     "trainer.enable_model_summary",
