@@ -40,6 +40,12 @@ class Run:
         return self.streams.get("wandb-history.jsonl", [])
 
     @property
+    def state(self) -> str:
+        if not self.exit_codes:
+            return "running"
+        return "finished" if self.exit_codes[-1] == 0 else "failed"
+
+    @property
     def settings(self) -> Json:
         """The configuration without W&B's own entries."""
         return {key: entry["value"] for key, entry in self.config.items() if key != "_wandb"}
@@ -60,6 +66,7 @@ class StandIn:
         keys: keys that clients have sent.
         refused: keys that are answered with 401.
         operations: names of the GraphQL operations so far.
+        alerts: title and text of alerts that runs have sent.
         unhandled: what was asked for and is not known here.
     """
 
@@ -68,6 +75,7 @@ class StandIn:
         self.keys: set[str] = set()
         self.refused: set[str] = set()
         self.operations: list[str] = []
+        self.alerts: list[tuple[str, str]] = []
         self.unhandled: list[str] = []
         self.lock = threading.Lock()
         stand_in = self
@@ -154,6 +162,9 @@ class StandIn:
         viewer = {"id": "1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
         return {"viewer": viewer}
 
+    def graphql_GetDefaultEntity(self, **_: Any) -> Json:
+        return {"viewer": {"id": "1", "entity": ENTITY}}
+
     def graphql_ServerFeaturesQuery(self, **_: Any) -> Json:
         return {"serverInfo": {"features": []}}
 
@@ -172,6 +183,32 @@ class StandIn:
     def graphql_RunResumeStatus(self, name: str, **_: Any) -> Json:
         known = self.runs.get(name)
         return {"model": {"id": "project", **self.place(known), "bucket": known and self.bucket(known)}}
+
+    def graphql_Runs(self, project: str, filters: str, perPage: int, cursor: str | None, **_: Any) -> Json:
+        """Runs that match a state and a pattern of the name shown, a page at a time."""
+        wanted = json.loads(filters)
+        pattern = re.compile(wanted["display_name"]["$regex"])
+        found = [run for run in self.runs.values() if run.project == project and pattern.search(run.name or "")]
+        found = [run for run in found if run.state == wanted["state"]]
+        start = int(cursor or 0)
+        edges = [{"node": self.light(run), "cursor": str(start + n + 1)} for n, run in enumerate(found)][start:][
+            :perPage
+        ]
+        page = {"endCursor": str(start + len(edges)), "hasNextPage": start + len(edges) < len(found)}
+        runs = {"edges": edges, "pageInfo": page}
+        return {"project": {"internalId": "1", "runCount": len(found), "readOnly": False, "runs": runs}}
+
+    def graphql_NotifyScriptableRunAlert(self, title: str, text: str, **_: Any) -> Json:
+        self.alerts.append((title, text))
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def light(self, run: Run) -> Json:
+        """A run as it stands in a list of runs."""
+        nothing = dict.fromkeys(("sweepName", "jobType", "commit", "description", "notes", "heartbeatAt"))
+        times = {"createdAt": "2026-01-01T00:00:00Z", "historyLineCount": len(run.history)}
+        known = {"id": f"id-{run.id}", "projectId": "1", "name": run.id, "displayName": run.name, "state": run.state}
+        user = {"user": {"name": ENTITY, "username": ENTITY}, "readOnly": False}
+        return {**nothing, **times, **known, **user, "tags": run.tags, "group": run.group}
 
     def graphql_CreateRunFiles(self, run: str, files: list[str], **_: Any) -> Json:
         uploads = [{"name": name, "uploadUrl": f"{self.url}/upload/{run}/{name}"} for name in files]

@@ -4,9 +4,9 @@ Set NOTIFY_WEBHOOK to the address of a webhook (Slack, Mattermost, Discord, Team
 NOTIFY_WANDB=1 for an alert in W&B. Both belong into the environment or .env: an address like this is a password.
 """
 
-import contextlib
 import json
 import os
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -72,11 +72,11 @@ def to_wandb(title: str, text: str, project: str | None, entity: str | None) -> 
     import wandb
 
     try:
-        with contextlib.ExitStack() as stack:
+        with tempfile.TemporaryDirectory() as folder:
             settings = wandb.Settings(init_timeout=TIMEOUT, silent=True)
-            run = wandb.init(project=project, entity=entity, job_type="notification", name=title, settings=settings)
-            stack.callback(run.finish)
-            run.alert(title[:64], text, level="INFO")
+            place = dict(project=project, entity=entity, dir=folder)
+            with wandb.init(job_type="notification", name=title, settings=settings, **place) as run:
+                run.alert(title[:64], text, level="INFO")
     except wandb.Error as error:
         return f"not sent: {str(error).splitlines()[0]}"
     return "sent"
