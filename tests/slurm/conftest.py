@@ -89,8 +89,8 @@ class Experiment:
         self.wait(lambda: all(self.training(index) for index in indices), f"{indices} to train")
 
     def training(self, index: int) -> bool:
-        log = self.run(index) / "logs" / "rank-0.log"
-        return self.status(index).get("state") == "running" and log.exists() and "epoch 1/" in log.read_text()
+        running = self.status(index).get("state") == "running"
+        return running and "epoch 1/" in (self.run(index) / "logs" / "rank-0.log").read_text()
 
     def wait_states(self, *states: str, seconds: float = 120) -> None:
         """Wait until the runs' own states, in order, are these; one alone stands for all."""

@@ -1,4 +1,4 @@
-"""Everything that ends a job early, on a real SLURM: the run goes on in its folder and ends with the very same weights."""
+"""What ends a job early, on a real SLURM: the run goes on in its folder and ends with the very same weights."""
 
 import pytest
 import torch
@@ -26,14 +26,19 @@ def test_every_fault_in_one_array(project, slurm):
     runs = [{"model.pause": 0.5, "trial": trial} for trial in range(4)] + [{"model.fails": True}, {"trial": 5}]
     runs[1]["model.pause"] = 2.0
     experiment = project.submit(
-        "faults", "--signal_seconds", "40", search_space=runs, parameters={"trainer.max_epochs": [3]}
+        "faults", "--signal_seconds", "40", search_space=runs, parameters={"trainer.max_epochs": [5]}
     )  # fmt: skip
-    experiment.wait_training(0, 1, 2, 3)
+    experiment.wait(lambda: (experiment.folder / "logs" / "0.log").exists(), "the first job")
     job = experiment.job
-    slurm.run("scontrol", "update", f"JobId={job}_1", "EndTime=now+65")  # looked at every 30 s
-    slurm.run("scancel", "--signal=USR1", f"{job}_0")
-    slurm.run("scontrol", "requeue", f"{job}_2")
-    slurm.run("scancel", f"{job}_3")
+    faults = [
+        ["scancel", "--signal=USR1", f"{job}_0"],
+        ["scontrol", "update", f"JobId={job}_1", "EndTime=now+65"],  # looked at every 30 s
+        ["scontrol", "requeue", f"{job}_2"],
+        ["scancel", f"{job}_3"],
+    ]
+    for index, fault in enumerate(faults):
+        experiment.wait_training(index)
+        slurm.run(*fault)
     experiment.wait_states("done", "done", "done", "preempted", "failed", "done", seconds=SECONDS)
     experiment.wait_empty()
 
@@ -60,7 +65,7 @@ def test_every_fault_in_one_array(project, slurm):
 
 
 def test_preemption(project, slurm):
-    """By a job of a higher partition, at once (`main`) and with 30 s of grace (`patient`, where SLURM requeues nothing)."""
+    """By a higher partition: at once in `main`; with 30 s of grace in `patient`, where SLURM requeues nothing."""
     grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
     experiments = [
         project.submit(name, "--partition", name, "--no-check", parameters=grid) for name in ("main", "patient")
