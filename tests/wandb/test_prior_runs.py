@@ -1,5 +1,7 @@
 """What W&B says about runs that were made before, and messages through W&B."""
 
+import json
+
 import pytest
 from stand_in import Run
 
@@ -50,3 +52,21 @@ def test_an_alert_reaches_wandb(server, key, wandb_env):
     wandb_env.setenv("NOTIFY_WANDB", "1")
     assert notify("sweep ended", "20 of 20 trials", "project") == ["W&B alert: sent"]
     assert server.alerts == [("sweep ended", "20 of 20 trials")]
+
+
+def test_a_submission_leaves_out_what_has_finished_elsewhere(server, key, project, tmp_path, monkeypatch, capsys):
+    from my_research_project.launch.slurm import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text("name: study\nparameters: {data.batch_size: [8, 16, 32]}\n")
+    main(["plan", "spec.yaml", "--jsonl"], project)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    remember(server, rows[1]["identity"], 0)
+    remember(server, rows[2]["identity"], 1)
+    server.runs[f"study-{rows[1]['identity']}"].project = "my-research-project"
+    submit = ["submit", "spec.yaml", "--dry-run", "--no-check"]
+    assert main([*submit, "--check-wandb"], project) == 0
+    told = capsys.readouterr().out
+    assert "1 of them are done already" in told and "--array=0,2 " in told
+    assert main(submit, project) == 0
+    assert "--array=0-2 " in capsys.readouterr().out

@@ -21,9 +21,11 @@ from . import presets, sbatch
 from .batch import render
 from .experiment import Experiment, write
 from .finish import finish
+from .notify import notify
 from .presets import Preset, Resources
 from .submit import array, calls_for, cost, submit, trainer_settings, write_batch_files
 from .table import advice, counts, table
+from .wandb_runs import finished_in_wandb, place_of
 
 
 def requested(arguments: argparse.Namespace, root: Path, earlier: dict) -> tuple[Preset, dict]:
@@ -65,7 +67,7 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     print("\n".join([found.summary(), *found.notes]))
     if not arguments.no_check:
         check(found)
-    done = already_done(found)
+    done = already_done(found, arguments.check_wandb)
     todo = [run.index for run in found.runs if run.index not in done]
     if done:
         print(f"{len(done)} of them are done already and are left out")
@@ -118,13 +120,20 @@ def check(found: Plan) -> None:
     check_all(((str(run), found.request(run)) for run in found.runs), progress)
 
 
-def already_done(found: Plan) -> set[int]:
-    """Indices of the runs that are done, by identity."""
+def already_done(found: Plan, check_wandb: bool) -> set[int]:
+    """Indices of the runs that are done here, by identity; and of those that W&B has as finished, if that is asked."""
     done = {
         status["identity"]
         for file in found.folder.glob("*/status.json")
         if (status := RunFolder(file.parent).status()).get("state") == "done"
     }
+    if check_wandb:
+        place = place_of(found.request(found.runs[0]).settings.flat)
+        if not place:
+            raise SettingsError(
+                "--check-wandb: these runs have no W&B logger in trainer.logger, so there is no project"
+            )
+        done |= finished_in_wandb([run.identity for run in found.runs], **place)
     return {run.index for run in found.runs if run.identity in done}
 
 
@@ -237,6 +246,18 @@ def render_files(arguments: argparse.Namespace, root: Path) -> int:
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, text)
             print(f"written: {file}")
+    return 0
+
+
+def tell(arguments: argparse.Namespace, root: Path) -> int:
+    """Print how an experiment has ended, and send that to wherever NOTIFY_… says."""
+    experiment = Experiment(arguments.folder)
+    standings = experiment.standings(experiment.elements())
+    print(table(experiment, standings))
+    reasons = [f"run {each.index} {each.state}: {each.reason}" for each in standings if each.state != "done"]
+    text = "\n".join([counts(standings), *reasons[:5], *(["…"] if len(reasons) > 5 else [])])
+    for line in [text, *notify(f"{experiment.folder.name} has ended", text, **place_of(experiment.settings))]:
+        print(line)
     return 0
 
 

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     for sub in (
         command(
             "submit", "plan, check and submit all runs as one array",
-            "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--no-check",
+            "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--check-wandb", "--no-check",
         ),
         command("retry", "submit again what is not done, queued or running; it goes on where it was",
                 "folder", "--yes", "--dry-run", "--fresh-code"),
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("finish", "(called by batch files) put a stopped run back into the queue", "--max_requeues")
     sub.add_argument("--resubmit", type=Path, metavar="FILE")
     sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    command("notify", "(called by batch files) tell how an experiment has ended", "folder")
     return main
 
 
@@ -67,6 +68,7 @@ ARGUMENTS = {
     "--dry-run": dict(action="store_true", help="show everything, write and submit nothing"),
     "--canary": dict(action="store_true", help="the first run goes ahead alone until its first validation"),
     "--overwrite": dict(action="store_true", help="move an experiment of this name aside and start over"),
+    "--check-wandb": dict(action="store_true", help="leave out the runs that W&B has as finished, on any cluster"),
     "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
     "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),
     "--watch": dict(action="store_true", help="again every 10 seconds, until nothing is queued or running"),
@@ -114,4 +116,5 @@ COMMANDS = dict(
     eval=commands.evaluate,
     render=commands.render_files,
     finish=commands.end_of_job,
+    notify=commands.tell,
 )

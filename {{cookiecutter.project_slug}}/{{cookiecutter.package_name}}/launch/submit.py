@@ -37,7 +37,7 @@ def write_batch_files(
 
 def notified(resources: Resources) -> bool:
     """Whether a job of its own has to tell how the array ended."""
-    return resources.mail_by_job or bool(os.environ.get("NOTIFY_WEBHOOK"))
+    return resources.mail_by_job or bool({"NOTIFY_WEBHOOK", "NOTIFY_WANDB"} & set(os.environ))
 
 
 def array(indices: Sequence[int], throttle: int | None) -> str:

@@ -20,6 +20,7 @@ from ..runs.settings import SettingsError
 from ..training.signals import REASONS
 from .processes import GRACE, adopt_orphans, children, descendants, trial_environment
 from .sweep_file import Sweep
+from .wandb_runs import place_of
 
 CREATE_TIMEOUT = 120.0  # seconds; W&B's program tries for ever to reach a server
 WAITS = (5, 20, 60, 180)  # seconds before W&B's agent is started again after it has broken down
@@ -58,12 +59,7 @@ def create(sweep: Sweep, root: Path) -> tuple[str, str]:
 
 def project_of(sweep: Sweep, root: Path) -> dict[str, str]:
     """Project and entity of the configured W&B logger, which a sweep's file need not repeat."""
-    loggers = request("fit", sweep.arguments({}), root).settings.flat.get("trainer.logger")
-    for each in loggers if isinstance(loggers, list) else []:
-        settings = each.get("init_args", {}) if isinstance(each, dict) else {}
-        if str(isinstance(each, dict) and each.get("class_path")).endswith(".WandB"):
-            return {key: settings[key] for key in ("project", "entity") if settings.get(key)}
-    return {}
+    return place_of(request("fit", sweep.arguments({}), root).settings.flat)
 
 
 def resume(sweep_id: str) -> None:
