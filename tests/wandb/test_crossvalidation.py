@@ -12,32 +12,24 @@ SETTINGS = (
 ).split()
 
 
-def crossvalidate(project, folder, **more):
-    environment = {**os.environ, "PYTHONPATH": "", **more}
-    command = [sys.executable, project / "Train.py", "crossvalidate", *SETTINGS]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (entry,) = json.loads((folder / "runs" / "cv" / "cross-validation.json").read_text())
-    return entry
-
-
 @pytest.mark.slow
-def test_folds_and_means_are_in_one_group_and_a_sweep_sees_the_means(project, tmp_path, server, key):
-    entry = crossvalidate(project, tmp_path)
+def test_folds_and_means_are_in_one_group_and_the_means_are_the_sweeps_run(project, tmp_path, server, key):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": "",
+        "WANDB_SWEEP_ID": "sweep123",
+        "WANDB_RUN_ID": "chosen-by-the-sweep",  # as its agent says; folds are runs of their own
+    }
+    command = [sys.executable, project / "Train.py", "crossvalidate", *SETTINGS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "runs" / "cv" / "cross-validation.json").read_text())
+
     assert len(server.runs) == 3 and {run.group for run in server.runs.values()} == {"cv"}
-    (means,) = [run for run in server.runs.values() if "cross_validation_val/acc" in run.summary]
-    assert means.summary["cross_validation_val/acc"] == pytest.approx(entry["metrics"]["cross_validation_val/acc"])
-    assert means.summary["cross_validation_val/loss_std"] == pytest.approx(
-        entry["metrics"]["cross_validation_val/loss_std"]
-    )
+    means = server.runs.pop("chosen-by-the-sweep")
     assert means.name.startswith("cross-validation-folds=2,") and means.exit_codes == [0]
     assert means.settings["data"]["init_args"]["mode"] == "cross-validation"
-    assert {run.name for run in server.runs.values()} - {means.name} == set(entry["runs"])
-
-    # As a sweep's agent starts it, the folds being done: only the run that the sweep has chosen is reported.
-    before = set(server.runs)
-    crossvalidate(project, tmp_path, WANDB_SWEEP_ID="sweep123", WANDB_RUN_ID="chosen-by-the-sweep")
-    assert set(server.runs) - before == {"chosen-by-the-sweep"}
-    assert server.runs["chosen-by-the-sweep"].summary["cross_validation_val/acc"] == pytest.approx(
-        entry["metrics"]["cross_validation_val/acc"]
-    )
+    for name, value in entry["metrics"].items():
+        assert means.summary[name] == pytest.approx(value)
+    assert {run.name for run in server.runs.values()} == set(entry["runs"])
+    assert all("val/acc" in run.summary and run.exit_codes == [0] for run in server.runs.values())

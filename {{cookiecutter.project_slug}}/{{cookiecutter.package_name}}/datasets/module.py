@@ -181,11 +181,20 @@ def join(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def labels(dataset: Dataset) -> list[Any] | None:
-    """The label of each sample: the last of a TensorDataset's tensors, or the attribute `targets`; None if unknown."""
+    """The label of each sample; None if it is unknown or no single value.
+
+    It is the last of a TensorDataset's tensors, the column `label` of Hugging Face's data sets, or the attribute
+    `targets` that those of torchvision have.
+    """
     if isinstance(dataset, ConcatDataset):
         found = [labels(each) for each in dataset.datasets]
         return None if None in found else [label for each in found for label in each]
-    targets = dataset.tensors[-1] if isinstance(dataset, TensorDataset) else getattr(dataset, "targets", None)
+    if isinstance(dataset, TensorDataset):
+        targets = dataset.tensors[-1]
+    elif "label" in getattr(dataset, "column_names", ()):
+        targets = list(dataset["label"])
+    else:
+        targets = getattr(dataset, "targets", None)
     if targets is None:
         return None
     array = np.asarray(targets)
