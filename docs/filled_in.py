@@ -5,6 +5,8 @@ A marker in a page, on a line of its own, is replaced:
     <!-- class: data.Digits data -->       arguments of a class of the package; the keys begin with the last word
     <!-- settings: training/cli.py -->     settings that the command line adds
     <!-- figures: generation.json -->      a table of docs/benchmarks/data/generation.json
+    <!-- clusters: configs/clusters -->     a table of the presets
+    <!-- keys: preset -->                   the keys of a preset, or those of `resources`, from the presets' schema
 
 The code is parsed and not imported, so that building the pages needs neither torch nor anything else of a project.
 """
@@ -14,14 +16,17 @@ import json
 import re
 from pathlib import Path
 
+import yaml
+
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
-MARKER = re.compile(r"^<!-- (class|settings|figures): (\S+) ?(\S*) -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- (class|settings|figures|clusters|keys): (\S+) ?(\S*) -->$", re.MULTILINE)
 
 
 def fill_in(page: str) -> str:
     """A page's text with its markers replaced."""
     sources = {"class": class_arguments, "settings": added_settings, "figures": figures}
+    sources |= {"clusters": clusters, "keys": keys}
     return MARKER.sub(lambda marker: sources[marker[1]](*filter(None, marker.groups()[1:])), page)
 
 
@@ -66,6 +71,29 @@ def added_settings(file: str) -> str:
         default = ast.unparse(given["default"]) if "default" in given else "None"
         lines.append(setting(call.args[0].value, kind, default, given["help"].value))
     return "".join(lines)
+
+
+def clusters(folder: str) -> str:
+    """A table of the presets: what they hold, and where and when it was read."""
+    lines = ["| preset | status | platform | partitions | needs | read on | source |", "|---" * 7 + "|"]
+    for file in sorted((PACKAGE.parent / folder).glob("*.yaml")):
+        preset = yaml.safe_load(file.read_text(encoding="utf-8"))
+        partitions = ", ".join(
+            f"{name} ({each.get('time', '?')})" for name, each in preset.get("partitions", {}).items()
+        )
+        needs = preset.get("required", []) + ["gpu_type"] * preset.get("gpu_type_required", False)
+        cells = [preset["status"], preset.get("platform", "any"), partitions, ", ".join(needs), preset["checked"]]
+        lines.append(
+            f"| `{file.stem}` | {' | '.join(cells)} | [{preset['source'].split('/')[2]}]({preset['source']}) |"
+        )
+    return "\n".join(lines)
+
+
+def keys(definition: str) -> str:
+    """Each key of a definition in the presets' schema, and what it means."""
+    schema = json.loads((PACKAGE / "launch" / "cluster.schema.json").read_text(encoding="utf-8"))
+    properties = schema["$defs"][definition]["properties"]
+    return "\n".join(f"- `{key}`: {each['description']}" for key, each in properties.items())
 
 
 def figures(file: str) -> str:

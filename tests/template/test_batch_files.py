@@ -1,0 +1,150 @@
+"""Batch files: what the hook has written for each cluster, and what is rendered for each kind of job."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import ladder
+import pytest
+
+from package.launch import batch, presets
+from package.launch.presets import Preset, Resources
+
+TOOLS = Path(sys.executable).parent
+PROJECT = ladder.ROOT / ladder.PROJECT_FOLDER
+CLUSTERS = presets.names(PROJECT)
+REQUEST = {"account": "proj01", "qos": "normal", "gpus": 1, "mail": "ada@example.org"}
+# What shell scripts stumble over, in every place where a user's text can stand.
+NASTY = Path('/home/zoë/it\'s 100% "new" $HOME `id` #1/project')
+
+
+def rendered(cluster: str, kind: str, root: Path = NASTY, **request) -> str:
+    preset, resources = resolved(cluster, **request)
+    places = dict(project=root, code=root / "runs/wide/code", experiment=root / "runs/wide")
+    return batch.render(preset, resources, kind, name="wide", **({} if kind in batch.BY_HAND else places))
+
+
+def resolved(cluster: str, **request) -> tuple[Preset, Resources]:
+    preset = presets.load(cluster, PROJECT)
+    typed = {"gpu_type": "a100"} if cluster == "sulis" else {}
+    return preset, presets.resolve(preset, REQUEST | typed | request, array=8)
+
+
+def directives(text: str) -> list[str]:
+    """The #SBATCH lines, without their mark."""
+    return [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+def shellcheck(*files: Path) -> None:
+    done = subprocess.run([TOOLS / "shellcheck", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_what_the_hook_writes(cluster, bake):
+    """For the chosen cluster, account or not; the same as `render` makes of the package where it stands."""
+    for account in ("", "proj01"):
+        project = bake(cluster=cluster, slurm_account=account)
+        files = [project / name for name in batch.BY_HAND.values()]
+        shellcheck(*files)
+        preset = presets.load(cluster, project)
+        resources = presets.resolve(preset, presets.standing_request(project), partial=True)
+        texts = [batch.render(preset, resources, kind, name="my-research-project") for kind in batch.BY_HAND]
+        assert [file.read_text() for file in files] == texts
+        asked = "--account=proj01" in directives(texts[0])
+        assert asked == bool(account)
+        if "account" in preset.required:
+            assert ("--account=…" in texts[0]) != asked  # it says what is missing
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_every_kind_is_clean(cluster, tmp_path):
+    files = []
+    for kind in batch.KINDS:
+        text = rendered(
+            cluster, kind, environment={"A": 'it\'s "$HOME" `id` \\ ä'}, before="echo begins", after="echo ends"
+        )
+        assert text.startswith("#!/bin/bash\n#SBATCH ") and text.endswith("\n") and "\r" not in text
+        body = text.rpartition("#SBATCH")[2]
+        assert text.count("\n#SBATCH") == len(directives(text)) == len(text.removesuffix(body).splitlines()) - 1
+        given = directives(text)
+        assert "--open-mode=append" in given and "--requeue" in given
+        assert any(line.startswith("--ntasks-per-node=") for line in given)
+        assert not any(line.startswith("--ntasks=") for line in given)
+        files.append(tmp_path / f"{kind}.sbatch")
+        files[-1].write_text(text)
+    shellcheck(*files)
+
+
+def test_no_secret_of_the_shell_gets_in(monkeypatch):
+    for name in ("WANDB_API_KEY", "NOTIFY_WEBHOOK", "HF_TOKEN"):
+        monkeypatch.setenv(name, "0123456789abcdef" * 2 + "01234567")
+    assert not any("0123456789abcdef" in rendered(cluster, kind) for cluster in CLUSTERS for kind in batch.KINDS)
+
+
+def test_values_reach_bash_as_they_are(tmp_path):
+    """Not a word of a path or a value is expanded, split or run."""
+    value = 'it\'s "$HOME" `id` \\ ä  two'
+    lines = rendered("generic", "array", environment={"A": value}).splitlines()
+    kept = [line for line in lines if line.startswith(("export A=", "code=", "arguments="))]
+    program = "\n".join(["SLURM_ARRAY_TASK_ID=3", *kept, 'printf "%s\\n" "$A" "$code" "${arguments[@]}"'])
+    said = subprocess.run(["bash", "-c", program, "job", "1000"], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [value, f"{NASTY}/runs/wide/code", "--run", f"{NASTY}/runs/wide", "--index", "1003"]
+    (line,) = [line for line in directives("\n".join(lines)) if line.startswith("--output=")]
+    assert shlex.split(line) == [f"--output={str(NASTY).replace('%', '%%')}/runs/wide/logs/%a.log"]
+
+
+def test_a_log_that_slurm_could_not_write_is_refused():
+    with pytest.raises(batch.SettingsError, match="backslash"):
+        rendered("generic", "array", root=Path("/home/a\\b"))
+
+
+def test_what_each_cluster_wants():
+    def asked(cluster: str, kind: str = "array", **request) -> str:
+        return " ".join(directives(rendered(cluster, kind, **request)))
+
+    assert "--partition=gpu-short" in asked("hec") and "--gres=gpu:1 --cpus-per-task=4 --mem=16G" in asked("hec")
+    assert "--gres=gpu:tesla_v100-pcie-32gb:2" in asked("hec", gpu_type="v100", gpus=2)
+    assert "--mail" not in asked("hec") and "--mail" not in asked("hec", "agent")
+    assert "--mail-user=ada@example.org" in asked("hec", "notify") and "--partition=serial" in asked("hec", "notify")
+    assert "--mail-user=ada@example.org --mail-type=END,FAIL" in asked("sulis")
+    assert "--cpus-per-task" not in asked("bede-gh") and "--mem" not in asked("bede-gh", "notify")
+    assert "--gpus=1 --cpus-per-gpu=36" in asked("baskerville")
+    assert "--gpus=8 --time" in asked("isambard-ai", gpus=4, nodes=2)
+    assert "--gres=gpu:ampere_a100:1" in asked("sulis")
+    assert not re.search(r"--g(pus|res)", asked("generic", gpus=0))
+    assert "--signal=USR1@300" in asked("generic") and "--signal=B:USR1@300" in asked("generic", "agent")
+    assert "--signal" not in asked("generic", "evaluate")
+    assert asked("generic", directives=["--exclusive", "--nice=10"]).endswith("--requeue --exclusive --nice=10")
+    assert all(f"{key}=" in asked("generic", begin="now+1hour", memory="8G") for key in ("--begin", "--mem", "--qos"))
+
+
+def test_environments_are_activated_where_they_are():
+    assert 'source activate "$global_storage/wide" ||' in rendered("hec", "train")
+    assert 'conda activate "/nobackup/projects/proj01/$USER/aarch64/wide"' in rendered("bede-gh", "train")
+    assert ".venv/bin/activate" in rendered("generic", "train")
+    assert f"python={sys.executable}\n" in rendered("hec", "array")  # the one that submits
+    text = rendered("hec", "array", activate="source mine")
+    assert "source mine || exit 2" in text and "python=python\n" in text
+
+
+def test_where_requeue_is_forbidden():
+    preset, resources = resolved("generic")
+    strict = replace(preset, requeue=False)
+    places = dict(project=Path("/p"), code=Path("/p/c"), experiment=Path("/p/e"))
+    text = batch.render(strict, resources, "array", name="wide", **places)
+    assert "--no-requeue" in directives(text) and "--resubmit /p/e/job.sbatch -- " in text
+    assert "scontrol requeue" not in batch.render(strict, resources, "agent", name="wide")
+
+
+def test_pages_name_every_preset():
+    page = ladder.load_module(ladder.ROOT / "docs" / "filled_in.py").fill_in(
+        (ladder.ROOT / "docs" / "clusters.md").read_text()
+    )
+    for cluster in CLUSTERS:
+        preset = presets.load(cluster, PROJECT)
+        (row,) = re.findall(rf"^\| `{cluster}` \| (?:current|unverified|legacy) .*$", page, re.MULTILINE)
+        assert preset.checked in row and preset.source in row and all(name in row for name in preset.partitions)
