@@ -23,7 +23,8 @@ demo: build/demo-env/installed  ## generate a project with the defaults, install
 	cd $(DEMO) && "$(CURDIR)/build/demo-env/bin/python" Train.py fit
 	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
 
-test: .venv/installed  ## run all tests
+test: .venv/installed  ## run all tests; apt installs SLURM for them where it can
+	sh tests/slurm/install.sh
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 quick: .venv/installed  ## run the tests that are quick
