@@ -42,8 +42,13 @@ def class_arguments(path: str, prefix: str = "") -> str:
     file = PACKAGE / f"{module.replace('.', '/')}.py"
     nodes = ast.parse(file.read_text(encoding="utf-8")).body
     node = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == name)
-    constructor = next(item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
     summary, _, rest = ast.get_docstring(node).partition("\n\n")
+    constructors = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+    if not constructors:  # the arguments are those of the class that it inherits from
+        parent = node.bases[0].id
+        home = next(n.module for n in nodes if isinstance(n, ast.ImportFrom) and parent in [a.name for a in n.names])
+        return f"{' '.join(summary.split())}\n\n{class_arguments(f'{home}.{parent}', prefix).partition(chr(10) * 2)[2]}"
+    (constructor,) = constructors
     section = re.search(r"^Args:\n((?:    .*\n|\n)+)", f"{rest}\n", re.MULTILINE)
     described = dict(re.findall(r"^    (\w+): ((?:.*\n?)(?: {8}.*\n?)*)", section[1], re.MULTILINE))
     arguments = constructor.args.args[1:]
