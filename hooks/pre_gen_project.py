@@ -36,7 +36,7 @@ LIBRARIES = set(
     "wheel yaml".split()
 )
 # Folders of the generated project, now or after its first run.
-FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm tests venv wandb".split())
+FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm sweeps tests venv wandb".split())
 # A checkout on Windows cannot hold files or folders of these names.
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 

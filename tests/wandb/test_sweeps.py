@@ -14,24 +14,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-# Waits in its third epoch as long as the file `hold` is there; hangs at its exit if there is a file `hang`.
+# Waits at the second batch of the epoch that the file `hold` names; hangs at its exit if there is a file `hang`.
 DISTURB = """
 import os, threading, time
+from pathlib import Path
 from lightning.pytorch import Callback
 
 class Disturb(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.current_epoch == 2 and batch_idx == 1 and os.path.exists("hold"):
-            open(f"held-{os.getpid()}", "w").close()
-            while os.path.exists("hold"):
-                time.sleep(0.05)
+        while batch_idx == 1 and Path("hold").exists() and Path("hold").read_text() == str(trainer.current_epoch):
+            Path(f"held-{os.getpid()}").touch()
+            time.sleep(0.05)
 
     def on_fit_end(self, trainer, pl_module):
         if os.path.exists("hang"):
             os.remove("hang")
             threading.Thread(target=time.sleep, args=[1000]).start()
 """
-SETTINGS = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=3", "--trainer.accelerator=cpu", "--cka=null"]
+SETTINGS = ["--trainer.max_epochs=5", "--trainer.limit_train_batches=3", "--trainer.accelerator=cpu", "--cka=null"]
 SETTINGS += ["--trainer.callbacks+=disturb.Disturb", "--trainer.log_every_n_steps=1"]
 
 
@@ -120,12 +120,21 @@ def made(server, root, **changes):
     return sweep
 
 
-def held(root):
-    """The process that has come to the place where it is to be disturbed."""
-    wait_for(lambda: list(root.glob("held-*")))
-    (file,) = root.glob("held-*")
-    file.unlink()
-    return int(file.name.partition("-")[2])
+@contextlib.contextmanager
+def held(root, epoch):
+    """While a run waits in an epoch."""
+    for old in root.glob("held-*"):
+        old.unlink()
+    (root / "hold").write_text(str(epoch))
+    wait_for(lambda: list(root.glob("held-*")), 120)
+    yield
+    (root / "hold").unlink()
+
+
+def kill(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def losses(root):
@@ -167,59 +176,59 @@ def test_two_agents_go_through_a_grid_to_its_end(root, server, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["leave", "tree", "kill", "agent"])
-def test_a_run_that_was_disturbed_comes_back_and_ends_as_if_nothing_had_happened(root, server, key, way):
+def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(root, train, server, key):
     sweep = made(server, root, parameters={"model.network.width": {"value": 4}})
     server.gone = 3.0
-    (root / "hold").touch()
-    with agents(root, sweep) as (process,):
-        held(root)
-        if way == "leave":  # the batch file tells the agent that the time limit is near
-            process.send_signal(signal.SIGUSR1)
-        elif way == "tree":  # a scheduler that preempts sends SIGTERM to every process
-            for pid in [*tree(process.pid), process.pid]:
-                os.kill(pid, signal.SIGTERM)
-        elif way == "kill":  # a node that is gone
-            for pid in [*tree(process.pid), process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        else:  # W&B's own agent breaks down, its run goes on
-            (child,) = [
-                pid for pid in tree(process.pid) if "agent" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            ]
-            os.kill(child, signal.SIGKILL)
-        (root / "hold").unlink()
-        code = process.wait(timeout=90)
-        assert code == {"leave": 76, "tree": 75, "kill": -9, "agent": 0}[way], (root / "agent-0.log").read_text()
-    (run,) = server.sweep.runs.values()
-    if way != "agent":
+    codes = []
+    for epoch, way in enumerate(["a node is gone", "preempted", "time limit"], 1):
         with agents(root, sweep) as (process,):
-            assert process.wait(timeout=90) == 0
-        assert run.handed_out == 2
-    assert run.state == "finished" and list(server.runs) == [run.id]
+            with held(root, epoch):
+                everything = [*tree(process.pid), process.pid]
+                if way == "a node is gone":
+                    kill(everything, signal.SIGKILL)
+                elif way == "preempted":  # a scheduler sends this to every process
+                    kill(everything, signal.SIGTERM)
+                else:  # the batch file passes this on
+                    process.send_signal(signal.SIGUSR1)
+            codes.append(process.wait(timeout=90))
+    assert codes == [-9, 75, 76]
+    with agents(root, sweep) as (process,):
+        assert process.wait(timeout=90) == 0, (root / "agent-0.log").read_text()
+    (run,) = server.sweep.runs.values()
+    assert run.state == "finished" and run.handed_out == 4 and list(server.runs) == [run.id]
     (status,) = [json.loads(file.read_text()) for file in root.glob("runs/rates/*/status.json")]
-    assert status["state"] == "done" and status["attempt"] == (1 if way == "agent" else 2)
+    assert status["state"] == "done" and status["attempt"] == 4
     ((loss,),) = [list(losses(root).values())]
-    command = [sys.executable, "Train.py", "fit", "--name=alone", "--model.network.width=4", "--trainer.logger=false"]
-    subprocess.run([*command, *SETTINGS], cwd=root, capture_output=True, check=True)
-    (alone,) = root.glob("runs/alone/*/metrics.csv")
-    assert [row["val/loss"] for row in csv.DictReader(alone.open(newline="")) if row["val/loss"]] == loss
+    undisturbed = train("fit", *(each for each in SETTINGS if "disturb" not in each), "--model.network.width=4")
+    assert [float(each) for each in loss] == undisturbed.column("val/loss")
+    history = server.runs[run.id].history
+    assert [row["_step"] for row in history] == list(range(len(history)))
+
+
+@pytest.mark.slow
+def test_when_wandbs_own_agent_breaks_down_its_run_goes_on_and_another_is_started(root, server, key):
+    sweep = made(server, root)
+    with agents(root, sweep) as (process,):
+        with held(root, 1):
+            commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in tree(process.pid)}
+            kill([pid for pid, command in commands.items() if "agent" in command], signal.SIGKILL)
+        assert process.wait(timeout=120) == 0, (root / "agent-0.log").read_text()
+    assert [(run.state, run.handed_out) for run in server.sweep.runs.values()] == [("finished", 1)] * 2
+    assert "W&B's agent has gone, its run is still there" in (root / "agent-0.log").read_text()
 
 
 @pytest.mark.slow
 def test_a_server_that_is_away_costs_neither_the_run_nor_the_agent(root, server, key):
     sweep = made(server, root)
-    (root / "hold").touch()
     with agents(root, sweep) as (process,):
-        held(root)
-        server.away = True
-        (root / "hold").unlink()
+        with held(root, 1):
+            server.away = True
         time.sleep(20)
         server.away = False
         assert process.wait(timeout=150) == 0
     assert [run.state for run in server.sweep.runs.values()] == ["finished", "finished"]
     for run in server.runs.values():
-        assert [row["epoch"] for row in run.history if "val/loss" in row] == [0, 1, 2, 3]
+        assert [row["epoch"] for row in run.history if "val/loss" in row] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
