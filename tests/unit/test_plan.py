@@ -183,11 +183,17 @@ def test_the_manifest_is_written_last_and_what_was_half_written_is_replaced(root
     assert len(experiment.rows) == 20 and not (experiment.code / "left.py").exists()
 
 
-def test_an_experiment_is_not_overwritten_and_with_overwrite_it_is_kept(root):
+def test_an_experiment_is_not_overwritten_and_with_overwrite_it_is_kept(root, monkeypatch):
     _, experiment = written(root)
     (experiment.folder / "result").write_text("precious")
     with pytest.raises(SettingsError, match="study is there already, with 20 runs"):
         written(root)
+    monkeypatch.setenv("PATH", str(root / "bin"))
+    with pytest.raises(SettingsError, match="squeue does not answer"):  # so something of it may be running
+        written(root, overwrite=True)
+    (root / "bin").mkdir()
+    (root / "bin" / "squeue").write_text("#!/bin/sh\n")  # an empty queue
+    (root / "bin" / "squeue").chmod(0o755)
     written(root, overwrite=True)
     assert not (experiment.folder / "result").exists()
     assert (root / "runs" / ".old" / "study-1" / "result").read_text() == "precious"

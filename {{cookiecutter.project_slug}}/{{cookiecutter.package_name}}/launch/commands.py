@@ -157,7 +157,7 @@ def retry(arguments: argparse.Namespace, root: Path) -> int:
     resources = presets.resolve(preset, request, array=len(experiment.rows))
     if other := trainer_settings(resources, experiment.settings, {}):
         raise SettingsError(f"the runs were planned with other devices than these resources give ({other})")
-    standings = experiment.standings(experiment.elements())
+    standings = experiment.standings(experiment.known_elements())
     print(counts(standings))
     todo = [each.index for each in standings if each.state not in ("done", "running", "pending")]
     if not todo:
@@ -179,9 +179,7 @@ def retry(arguments: argparse.Namespace, root: Path) -> int:
 
 def cancel(arguments: argparse.Namespace, root: Path) -> int:
     experiment = Experiment(arguments.folder)
-    elements = experiment.elements()
-    if elements is None:
-        raise SettingsError("squeue does not answer: there is nothing to cancel with from here")
+    elements = experiment.known_elements()
     states = ", ".join(f"{each.name} {each.state.lower()}" for each in elements[:10])
     print(f"{len(elements)} to cancel{f': {states}' if elements else ''}{' …' if len(elements) > 10 else ''}")
     if elements and not arguments.dry_run:

@@ -108,9 +108,19 @@ class Experiment:
                 return file
         return self.logs / f"{index}.log"
 
-    def elements(self) -> list[Element] | None:
-        """What SLURM has queued or running of it; None where it can't be asked."""
-        return queue(self.batch, self.canary, self.folder / "notify.sbatch")
+    def elements(self, patient: bool = False) -> list[Element] | None:
+        """What SLURM has queued or running of it; None where it does not answer."""
+        return queue(self.batch, self.canary, self.folder / "notify.sbatch", patient=patient)
+
+    def known_elements(self) -> list[Element]:
+        """The same, for what must not be done without knowing.
+
+        Raises:
+            SettingsError: SLURM does not answer.
+        """
+        if (found := self.elements(patient=True)) is None:
+            raise SettingsError("squeue does not answer, so nobody knows what is queued or running: try again later")
+        return found
 
     @property
     def request(self) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def set_aside(experiment: Experiment, overwrite: bool) -> None:
             f"{folder.name} is there already, with {len(experiment.rows)} runs: see `status {folder}`, go on with "
             f"`retry {folder}`, give this one another --name, or start over with --overwrite (the old one is kept)"
         )
-    if active := experiment.elements():
+    if active := experiment.known_elements():
         raise SettingsError(f"{len(active)} runs of {folder.name} are queued or running: `cancel {folder}` first")
     old = folder.parent / ".old"
     old.mkdir(exist_ok=True)

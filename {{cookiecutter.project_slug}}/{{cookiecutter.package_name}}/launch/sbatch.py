@@ -97,11 +97,16 @@ def submit(arguments: Sequence[str], command: str = "sbatch") -> str:
     raise AssertionError("unreachable")
 
 
-def queue(*batches: str | Path) -> list[Element] | None:
-    """What SLURM still has of some batch files (paths, without arguments); None where there is no SLURM to ask."""
+def queue(*batches: str | Path, patient: bool = False) -> list[Element] | None:
+    """What SLURM still has of some batch files; None where it does not answer.
+
+    Args:
+        batches: paths, without arguments.
+        patient: ask a busy controller again, up to a minute.
+    """
     if not shutil.which("squeue"):
         return None
-    done = call(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%r|%o"])
+    done = (patiently if patient else call)(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%r|%o"])
     if done.returncode != 0:
         return None
     found = []
