@@ -81,7 +81,7 @@ def test_preemption(project, slurm):
 
 
 def test_a_node_fails(project, slurm):
-    """Its slurmd is killed: the run goes on. The node is down: the run goes on elsewhere."""
+    """Its slurmd is killed: the run goes on. The node is down: the run goes on where SLURM puts it."""
     grid = {"model.pause": [0.7], "trainer.max_epochs": [2]}
     experiment = project.submit("node", "--no-check", parameters=grid)
     experiment.wait_training(0)
@@ -93,7 +93,9 @@ def test_a_node_fails(project, slurm):
     slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     experiment.wait_states("done", seconds=SECONDS)
     assert slurm.job(job)["Restarts"] == "1" and experiment.status(0)["attempt"] == 2
-    slurm.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    slurm.run(
+        "scontrol", "update", f"NodeName={node}", "State=RESUME", check=False
+    )  # if it has not come back by itself
     assert_undisturbed(project, experiment, 0)
 
 
@@ -113,3 +115,20 @@ def test_two_ranks_are_stopped_without_a_deadlock(project, slurm):
     # The same samples in the same order, whichever way the ranks are placed.
     first, second = (weights(experiment.run(0)) for experiment in experiments)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_where_requeue_is_forbidden(project, slurm):
+    """The element is submitted anew instead, and finds its run."""
+    preset = project.folder / "configs" / "clusters" / "strict.yaml"
+    preset.write_text(
+        "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
+    )
+    grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
+    experiment = project.submit("strict", "--cluster", "strict", "--no-check", parameters=grid)
+    experiment.wait_training(0)
+    first = experiment.job
+    slurm.run("scancel", "--signal=USR1", f"{first}_0")
+    experiment.wait_states("done", seconds=SECONDS)
+    assert experiment.job != first and experiment.status(0)["attempt"] == 2
+    assert slurm.job(f"{first}_0")["ExitCode"] == "76:0"
+    assert_undisturbed(project, experiment, 0)

@@ -35,6 +35,7 @@ def quiet_lightning() -> None:
 @contextlib.contextmanager
 def log_file(folder: Path, rank: int) -> Iterator[None]:
     """Also write everything to logs/rank-N.log in a run's folder."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)  # another rank may be here before rank 0 has made it
     handler = logging.FileHandler(folder / "logs" / f"rank-{rank}.log", delay=True)
     handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)-7s %(message)s"))
     logging.getLogger().addHandler(handler)
