@@ -168,6 +168,8 @@ def test_an_array_that_a_request_repeats_leaves_out_what_is_done(slurm_train, sp
         )
     _, told, _ = slurm_train("submit", spec(parameters=GRID), "--dry-run", "--no-check")
     assert "1 of them are done already" in told and "--array=0-1,3-5 " in told
+    _, told, _ = slurm_train("submit", spec(parameters=GRID), "--dry-run", "--no-check", "--overwrite")
+    assert "--array=0-5 " in told
 
 
 def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, monkeypatch):

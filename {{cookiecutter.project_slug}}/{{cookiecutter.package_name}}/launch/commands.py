@@ -67,7 +67,7 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     print("\n".join([found.summary(), *found.notes]))
     if not arguments.no_check:
         check(found)
-    done = already_done(found, arguments.check_wandb)
+    done = set() if arguments.overwrite else already_done(found, arguments.check_wandb)
     todo = [run.index for run in found.runs if run.index not in done]
     if done:
         print(f"{len(done)} of them are done already and are left out")
