@@ -156,14 +156,15 @@ class LocalSweep:
         Returns:
             the trial and the number of this attempt; None if there is nothing left to do.
         """
-        index = 0
-        for trial in self.trials():
-            index = trial.index + 1
-            if not self.result(trial) and is_free(attempts := trial.attempts, slot):
-                if sum(attempt.get("left", KILLED) == KILLED for attempt in attempts) >= MOST_LOST:
-                    trial.end(state="failed", value=None, reason=f"killed {MOST_LOST} times", run=None)
-                elif trial.take(slot, len(attempts) + 1):
-                    return trial, len(attempts) + 1
+        taken = list(self.trials())
+        waiting = [(trial, trial.attempts) for trial in taken if not self.result(trial)]
+        waiting = [each for each in waiting if is_free(each[1], slot)]
+        for trial, attempts in sorted(waiting, key=lambda each: not is_own(each[1], slot)):
+            if sum(attempt.get("left", KILLED) == KILLED for attempt in attempts) >= MOST_LOST:
+                trial.end(state="failed", value=None, reason=f"killed {MOST_LOST} times", run=None)
+            elif trial.take(slot, len(attempts) + 1):
+                return trial, len(attempts) + 1
+        index = taken[-1].index + 1 if taken else 0
         while index < self.length:
             if (trial := self.trial(index)).take(slot, 1):
                 return trial, 1
@@ -250,9 +251,14 @@ def is_free(attempts: list[dict[str, Any]], slot: str | None) -> bool:
     if not attempts:
         return True
     last = attempts[-1]
-    if "left" in last or last["seen"] > GIVEN_UP or (slot is not None and last["slot"] == slot):
+    if "left" in last or last["seen"] > GIVEN_UP or is_own(attempts, slot):
         return True
     return last.get("host") == socket.gethostname() and not is_alive(last["pid"])
+
+
+def is_own(attempts: list[dict[str, Any]], slot: str | None) -> bool:
+    """Whether a trial was last run by this SLURM job or array element, before it was requeued."""
+    return slot is not None and bool(attempts) and attempts[-1]["slot"] == slot
 
 
 def is_alive(pid: int) -> bool:
