@@ -140,6 +140,20 @@ def test_a_run_is_found_by_its_folder_and_keeps_its_identity(root):
     assert wanted.settings.flat["model.network.width"] == 64
 
 
+def test_a_run_is_continued_by_its_folder_but_not_with_other_settings(root):
+    trained = ask(root, "--data.batch_size", "8")
+    trained.folder.path.mkdir(parents=True)
+    (trained.folder.path / "config.yaml").write_text(yaml.safe_dump(unflatten(trained.settings.flat)))
+    (trained.folder.path / "overlay.yaml").write_text("data.batch_size: 8\n")
+    trained.folder.update(name="default", identity=trained.identity)
+    again = ask(root, "--run", str(trained.folder.path), "--resume", "must", "--data.num_workers=2")
+    assert (again.folder.path, again.identity) == (trained.folder.path, trained.identity)
+    assert again.changes == {"data.batch_size": 8}
+    for other in (["--data.batch_size=16"], ["--config", "sgd.yaml"]):
+        with pytest.raises(SettingsError, match="leave out --run"):
+            ask(root, "--run", str(trained.folder.path), *other)
+
+
 def test_a_folder_without_a_run_is_refused(root):
     with pytest.raises(SettingsError, match="--run nowhere is not a run's folder"):
         request("test", ["--run", "nowhere"], root)
