@@ -31,7 +31,8 @@ settings (all of them: python Train.py fit --help):
   --name EXPERIMENT     the experiment the run belongs to
   --trial N             repeat the run with seed N, in a folder of its own
   --runs_dir FOLDER     where run folders go
-  --run FOLDER          validate, test or predict with the run in this folder
+  --run FOLDER          the run in this folder: fit goes on with it; validate, test and predict use it
+  --run EXPERIMENT --index N   run N of a planned experiment, see SlurmTrain.py
 
 examples:
   python Train.py fit
