@@ -1,7 +1,6 @@
 """Cross-validations, one undisturbed and one killed again and again: `python forked_folds.py PROJECT FOLDER SETTING…`.
 
-A program of its own that imports torch once and forks what it kills: starting a process for each fold takes ten times
-as long as training it. Writes FOLDER/ends.json: the exit codes of the killed ones.
+Writes FOLDER/ends.json, the exit codes of the killed ones, and FOLDER/attempts.json.
 """
 
 import json
@@ -11,47 +10,11 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
 
-project, scratch, *settings = sys.argv[1:]
-sys.path.insert(0, project)
-
-import torch  # noqa: E402
-from my_research_project.training import crossvalidation, signals  # noqa: E402
-from my_research_project.training.main import main  # noqa: E402
-from my_research_project.training.run import run  # noqa: E402, F401
+from forked import main, project, scratch, settings
+from my_research_project.training import signals
 
 KILLS = ((0, 6, signal.SIGKILL), (1, 4, signal.SIGTERM), (1, 10, signal.SIGUSR1))  # fold, step, signal
-
-
-class Forked:
-    """Stands for subprocess.Popen of `python Train.py …` in crossvalidation.py."""
-
-    def __init__(self, command, env):
-        self.pid = os.fork()
-        if not self.pid:
-            code = 1
-            try:
-                os.environ.clear()
-                os.environ.update(env)
-                code = main(command[2:], root=Path(project))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def send_signal(self, number):
-        os.kill(self.pid, number)
-
-    def wait(self):
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def start(folder):
@@ -82,8 +45,6 @@ def step_of(folder, fold):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    crossvalidation.subprocess = SimpleNamespace(Popen=Forked)  # there alone
     whole, killed = (Path(scratch, name) for name in ("whole", "killed"))
     for folder in (whole, killed):
         folder.mkdir()

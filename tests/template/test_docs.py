@@ -19,7 +19,7 @@ from baked import project  # noqa: F401
 ROOT = ladder.ROOT
 filled_in = ladder.load_module(ROOT / "docs" / "filled_in.py")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "benchmarks").glob("*.md")])
-NOT_HERE = {".cruft.json", ".old/"}  # named in the text, and written by cruft and by --resume never
+NOT_HERE = {".cruft.json", ".old/", "cross-validation.json"}  # named in the text, and written by other commands
 GENERATED_README = "my-research-project/README.md"
 BLOCK = re.compile(r"^( *)```(\S*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,9 @@ def test_folds_and_means_are_in_one_group_and_the_means_are_the_sweeps_run(proje
         "WANDB_SWEEP_ID": "sweep123",
         "WANDB_RUN_ID": "chosen-by-the-sweep",  # as its agent says; folds are runs of their own
     }
-    command = [sys.executable, project / "Train.py", "crossvalidate", *SETTINGS]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    program = Path(__file__).parents[1] / "data" / "forked.py"
+    command = [sys.executable, program, project, tmp_path, *SETTINGS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / "runs" / "cv" / "cross-validation.json").read_text())
 
