@@ -85,13 +85,14 @@ def write_batch_files(project: Path, answers: dict[str, str]) -> Any:
     sys.dont_write_bytecode = True  # compiled files would lie about in the new project
     sys.path.insert(0, str(project))
     package = answers["package_name"]
-    presets, batch = (importlib.import_module(f"{package}.launch.{module}") for module in ("presets", "batch"))
+    modules = (importlib.import_module(f"{package}.launch.{name}") for name in ("presets", "resources", "batch"))
+    presets, resources, batch = modules
     preset = presets.load(answers["cluster"], project)
-    resources = presets.resolve(preset, presets.standing_request(project), partial=True)
+    granted = resources.resolve(preset, presets.standing_request(project), partial=True)
     for kind, name in batch.BY_HAND.items():
         file = project / name
         if file.exists() and file.read_text(encoding="utf-8") == BATCH_FILE:
-            text = batch.render(preset, resources, kind, name=answers["project_slug"])
+            text = batch.render(preset, granted, kind, name=answers["project_slug"])
             file.write_text(text, encoding="utf-8")
     return preset
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from package.launch import batch, presets
+from package.launch.resources import resolve
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 # What it has to do with an agent: pass on that the end is near, and wait for it. The second time it comes to an end.
@@ -26,7 +27,7 @@ sys.exit(int(sys.argv[-1]))
 def start(slurm, tmp_path):
     """Submits the file of a project whose agent is the one above; returns the job's id once the agent runs."""
     preset = presets.load("generic", TEMPLATE)
-    text = batch.render(preset, presets.resolve(preset, {"gpus": 1, "time": 5}), "agent", name="shapes")
+    text = batch.render(preset, resolve(preset, {"gpus": 1, "time": 5}), "agent", name="shapes")
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "sweep_agent.sbatch").write_text(text)
     (tmp_path / "Train.py").touch()

@@ -11,7 +11,8 @@ import ladder
 import pytest
 
 from package.launch import batch, presets
-from package.launch.presets import Preset, Resources
+from package.launch.presets import Preset
+from package.launch.resources import Resources, resolve
 
 TOOLS = Path(sys.executable).parent
 PROJECT = ladder.ROOT / ladder.PROJECT_FOLDER
@@ -30,7 +31,7 @@ def rendered(cluster: str, kind: str, root: Path = NASTY, **request) -> str:
 def resolved(cluster: str, **request) -> tuple[Preset, Resources]:
     preset = presets.load(cluster, PROJECT)
     typed = {"gpu_type": "a100"} if cluster == "sulis" else {}
-    return preset, presets.resolve(preset, REQUEST | typed | request, array=8)
+    return preset, resolve(preset, REQUEST | typed | request, array=8)
 
 
 def directives(text: str) -> list[str]:
@@ -51,7 +52,7 @@ def test_what_the_hook_writes(cluster, bake):
         files = [project / name for name in batch.BY_HAND.values()]
         shellcheck(*files)
         preset = presets.load(cluster, project)
-        resources = presets.resolve(preset, presets.standing_request(project), partial=True)
+        resources = resolve(preset, presets.standing_request(project), partial=True)
         texts = [batch.render(preset, resources, kind, name="my-research-project") for kind in batch.BY_HAND]
         assert [file.read_text() for file in files] == texts
         asked = "--account=proj01" in directives(texts[0])

@@ -178,7 +178,7 @@ def test_commands_need_no_known_shell_folder(tmp_path):
 
 
 def test_running_twice_changes_nothing(template, tmp_path):
-    """`-f` renders environments and batch files anew and the hook completes them again; the repository stays as it is."""
+    """`-f` renders environments and batch files anew, the hook completes them again, the repository stays as it is."""
     generate(template, tmp_path / "work")
     project = tmp_path / "work" / "my-research-project"
     head, before = git(project, "rev-parse", "HEAD"), (project / "environment.yml").read_text()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from package.launch import presets
-from package.launch.presets import choose, load, names, resolve, seconds
+from package.launch.presets import choose, load, names
+from package.launch.resources import Resources, resolve, seconds
 from package.runs.settings import SettingsError, parse_value
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
@@ -60,7 +61,7 @@ def test_schema_is_one_and_describes_every_key():
     assert set(definitions["preset"]["properties"]) == set(presets.Preset.__dataclass_fields__) - {"name"}
     assert set(definitions["partition"]["properties"]) == set(presets.Partition.__dataclass_fields__)
     filled_in = {"seconds", "mail_by_job"}
-    assert set(definitions["resources"]["properties"]) == set(presets.Resources.__dataclass_fields__) - filled_in
+    assert set(definitions["resources"]["properties"]) == set(Resources.__dataclass_fields__) - filled_in
 
 
 @pytest.mark.parametrize("cluster", set(CLUSTERS) - {"sulis"})

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from package.launch import sbatch
 from package.launch.experiment import Experiment, index_of, standing
-from package.launch.presets import Preset, Resources
+from package.launch.presets import Preset
+from package.launch.resources import Resources
 from package.launch.sbatch import Element
 from package.launch.submit import array, calls_for, chunks, cost, trainer_settings
 from package.launch.table import advice, counts, table

@@ -11,7 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..runs.settings import SettingsError
-from .presets import Preset, Resources, activation, resolve
+from .presets import Preset, activation
+from .resources import Resources, resolve
 
 # What each kind of job does, in the words that stand in its batch file.
 KINDS = {

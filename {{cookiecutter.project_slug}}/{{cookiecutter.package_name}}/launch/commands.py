@@ -22,7 +22,8 @@ from .batch import render
 from .experiment import Experiment, write
 from .finish import finish
 from .notify import notify
-from .presets import Preset, Resources
+from .presets import Preset
+from .resources import Resources, resolve, resource_keys
 from .submit import array, calls_for, cost, submit, trainer_settings, write_batch_files
 from .table import advice, counts, table
 from .wandb_runs import finished_in_wandb, place_of
@@ -30,9 +31,7 @@ from .wandb_runs import finished_in_wandb, place_of
 
 def requested(arguments: argparse.Namespace, root: Path, earlier: dict) -> tuple[Preset, dict]:
     """The cluster and the request: the project's standing one, then `earlier` (a spec's), then the command line's."""
-    typed = {
-        name: parse_value(getattr(arguments, name)) for name in presets.resource_keys() if hasattr(arguments, name)
-    }
+    typed = {name: parse_value(getattr(arguments, name)) for name in resource_keys() if hasattr(arguments, name)}
     standing = presets.standing_request(root)
     preset = presets.choose(arguments.cluster or earlier.get("cluster") or standing.get("cluster"), root)
     return preset, {**standing, **earlier, **typed, "cluster": preset.name}
@@ -62,7 +61,7 @@ def show_plan(arguments: argparse.Namespace, root: Path) -> int:
 def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     spec = read_spec(arguments.spec)
     preset, request = requested(arguments, root, spec.get("resources") or {})
-    resources = presets.resolve(preset, request, array=2)  # refused before the plan, which takes longer
+    resources = resolve(preset, request, array=2)  # refused before the plan, which takes longer
     found = plan(spec, root, arguments.name, lambda settings: trainer_settings(resources, settings, request))
     print("\n".join([found.summary(), *found.notes]))
     if not arguments.no_check:
@@ -154,7 +153,7 @@ def show_status(arguments: argparse.Namespace, root: Path) -> int:
 def retry(arguments: argparse.Namespace, root: Path) -> int:
     experiment = Experiment(arguments.folder)
     preset, request = requested(arguments, root, experiment.request)
-    resources = presets.resolve(preset, request, array=len(experiment.rows))
+    resources = resolve(preset, request, array=len(experiment.rows))
     if other := trainer_settings(resources, experiment.settings, {}):
         raise SettingsError(f"the runs were planned with other devices than these resources give ({other})")
     standings = experiment.standings(experiment.known_elements())
@@ -219,7 +218,7 @@ def evaluate(arguments: argparse.Namespace, root: Path) -> int:
     except SettingsError:
         experiment = None  # a run that was started by hand
     preset, request = requested(arguments, root, experiment.request if experiment else {})
-    resources = presets.resolve(preset, request)
+    resources = resolve(preset, request)
     code = experiment.code if experiment else root
     text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
     call = [str(run / "logs" / "test.sbatch"), "test", "--run", str(run)]
@@ -234,7 +233,7 @@ def evaluate(arguments: argparse.Namespace, root: Path) -> int:
 
 def render_files(arguments: argparse.Namespace, root: Path) -> int:
     preset, request = requested(arguments, root, {})
-    resources = presets.resolve(preset, request, partial=True)
+    resources = resolve(preset, request, partial=True)
     for kind, name in dict(train="train", agent="sweep_agent").items():
         file = root / "slurm" / f"{name}.sbatch"
         text = render(preset, resources, kind, name=root.name)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runs.settings import SettingsError
-from . import commands, presets
+from . import commands
+from .resources import resource_keys
 
 HELP = """examples:
   python SlurmTrain.py plan configs/jobs/grid.yaml             what would run
@@ -81,7 +82,7 @@ def add_resources(sub: argparse.ArgumentParser) -> None:
     """Options for everything that a job can ask for; they win over the request's `resources`."""
     group = sub.add_argument_group("cluster and resources (see configs/slurm.yaml)")
     group.add_argument("--cluster", metavar="NAME", help="a preset of configs/clusters")
-    for name, text in presets.resource_keys().items():
+    for name, text in resource_keys().items():
         if name != "cluster":
             group.add_argument(f"--{name}", metavar="…", default=argparse.SUPPRESS, help=text.replace("%", "%%"))
 

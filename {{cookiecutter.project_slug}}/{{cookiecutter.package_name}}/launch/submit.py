@@ -10,7 +10,8 @@ from ..runs.settings import SettingsError
 from . import sbatch
 from .batch import render
 from .experiment import Experiment
-from .presets import Preset, Resources
+from .presets import Preset
+from .resources import Resources
 
 
 def write_batch_files(

@@ -5,6 +5,7 @@ from pathlib import Path
 from ..runs.folder import write_atomically
 from . import presets, sbatch
 from .batch import render
+from .resources import resolve
 
 
 def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path) -> str:
@@ -23,7 +24,7 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path) ->
         SettingsError: the cluster can't serve the request, or SLURM refuses.
     """
     preset = presets.choose(cluster, root)
-    resources = presets.resolve(preset, presets.standing_request(root), array=count)
+    resources = resolve(preset, presets.standing_request(root), array=count)
     file = root / "slurm" / "sweep_agent.sbatch"
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, render(preset, resources, "agent", root.name))
