@@ -43,7 +43,7 @@ def render(
         preset: the cluster.
         resources: what the job gets, from `resolve`.
         kind: one of KINDS.
-        name: of the experiment, or of the project for a file that is used by hand.
+        name: what the job is called: the experiment, or the project for a file that is used by hand.
         project: the working folder; not for files that are used by hand.
         code: where Train.py and SlurmTrain.py are; None: the working folder.
         experiment: the experiment's folder, whose logs/ exists.
@@ -98,14 +98,9 @@ def options(preset: Preset, resources: Resources, kind: str, name: str, experime
     total = resources.gpus * resources.nodes
     kind_of_gpu = f"{resources.gpu_type}:" if resources.gpu_type else ""
     signal = {"agent": "B:USR1", "notify": None, "evaluate": None}.get(kind, "USR1")
-    names = {
-        "canary": f"{name}-canary",
-        "notify": f"{name}-ended",
-        "evaluate": f"{name}-test",
-        "agent": f"{name}-sweep",
-    }
+    suffix = {"canary": "-canary", "notify": "-ended", "agent": "-sweep"}.get(kind, "")
     found = {
-        "job-name": names.get(kind, name),
+        "job-name": name + suffix,
         "output": log(kind, experiment),
         "open-mode": "append",  # a requeued job goes on in its log
         "partition": resources.partition,
