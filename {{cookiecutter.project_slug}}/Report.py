@@ -57,6 +57,8 @@ def compare_runs(arguments: argparse.Namespace) -> int:
     try:
         (model_a, data), *others = [load_run(path, ROOT) for path in paths]
         batches = data.val_dataloader()
+        if isinstance(batches, list) and not batches:
+            raise SettingsError(f"{paths[0]} has no validation data: it was trained with data.mode final")
         result = compare(
             model_a.to(arguments.device),
             others[0][0] if others else None,
