@@ -63,7 +63,7 @@ def main(argv: Sequence[str], root: Path) -> int:
             start_terminal()
             from .fetch import fetch
 
-            return fetch(request("fit", arguments, root))
+            return fetch(request("fit", arguments, root), root)
         if command == "crossvalidate":
             signals.install()
             start_terminal()
