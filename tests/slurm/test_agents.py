@@ -60,7 +60,7 @@ def test_local_agents_go_on_with_their_own_trials(project, slurm):
 def test_runs_of_wandb_agents_come_back(project, slurm, monkeypatch):
     write_sweep(project, "rates")
     with SweepStandIn() as server:
-        server.gone = 5.0
+        server.gone = 25.0  # more than a run needs to start on a busy machine
         variables = dict(WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY, WANDB_MODE="online")
         job = submit(project, "rates", **variables, WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="1")
         disturb_both(project, slurm, "rates", job)

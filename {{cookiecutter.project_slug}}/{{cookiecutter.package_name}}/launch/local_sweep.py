@@ -103,6 +103,8 @@ class LocalSweep:
     @classmethod
     def create(cls, sweep: Sweep, root: Path) -> "LocalSweep":
         """A new folder for a sweep: sweeps/NAME, or NAME-2 and so on if there is one."""
+        if sweep.verb != "fit":
+            raise SettingsError("a local sweep runs `Train.py fit`; for folds use W&B, or `folds:` of a request")
         (root / SWEEPS).mkdir(exist_ok=True)
         for number in range(1, 10_000):
             folder = root / SWEEPS / (sweep.name if number == 1 else f"{sweep.name}-{number}")

@@ -21,7 +21,7 @@ import yaml
 
 from ..runs import space
 from ..runs.expand import KINDS
-from ..runs.request import NAME, Request, request
+from ..runs.request import NAME, Request, request, take_options
 from ..runs.settings import Flat, Loader, SettingsError, did_you_mean
 
 KEYS = (
@@ -31,6 +31,7 @@ KEYS = (
 METHODS = ("grid", "random", "bayes")
 GOALS = ("minimize", "maximize")
 HYPERBAND = ("type", "min_iter", "max_iter", "eta", "s", "strict")
+VERBS = ("fit", "crossvalidate")
 ARGS = "${args}"
 
 
@@ -67,12 +68,25 @@ class Sweep:
     def maximize(self) -> bool:
         return (self.config.get("metric") or {}).get("goal") == "maximize"
 
+    @property
+    def verb(self) -> str:
+        """What the runs do: fit, or crossvalidate."""
+        return next(word for word in self.config["command"] if word in VERBS)
+
     def arguments(self, overlay: Flat) -> list[str]:
-        """What follows `Train.py fit` in a run with these parameters."""
+        """What follows `Train.py fit` in a run with these parameters; for a cross-validation, in its first fold."""
         command = self.config["command"]
-        after = command[command.index("fit") + 1 :]
+        after = command[command.index(self.verb) + 1 :]
         place = after.index(ARGS)
-        return [*after[:place], *as_arguments(overlay), *after[place + 1 :]]
+        given = [*after[:place], *as_arguments(overlay), *after[place + 1 :]]
+        if self.verb == "fit":
+            return given
+        folds, rest = take_options(given, "--folds")
+        return [*rest, "--data.mode=cross-validation", *(f"--data.folds={each}" for each in folds[-1:])]
+
+    def logged(self, metrics: list[str]) -> list[str]:
+        """Names of the metrics that a run logs, from those that a single fit logs."""
+        return metrics if self.verb == "fit" else [f"cross_validation_{name}" for name in metrics]
 
     def requests(self, root: Path) -> Iterator[tuple[str, Request]]:
         """Requests that show whether every listed value and both ends of every distribution are right.
@@ -197,8 +211,8 @@ def checked(config: dict[str, Any], stem: str) -> dict[str, Any]:
     if "early_terminate" in config:
         check_hyperband(config["early_terminate"])
     command = config.get("command", ["${env}", "${interpreter}", "Train.py", "fit", f"--name={name}", ARGS])
-    if not (isinstance(command, list) and ARGS in command and "fit" in command[: command.index(ARGS)]):
-        raise SettingsError(f"command must be a list with Train.py, fit and, after them, {ARGS}")
+    if not (isinstance(command, list) and ARGS in command and set(VERBS) & set(command[: command.index(ARGS)])):
+        raise SettingsError(f"command must be a list with Train.py, fit (or crossvalidate) and, after them, {ARGS}")
     return {**config, "name": name, "command": [str(each) for each in command]}
 
 

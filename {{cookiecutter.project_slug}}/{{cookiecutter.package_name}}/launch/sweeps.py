@@ -123,7 +123,7 @@ def check(sweep: Sweep, root: Path, metric: bool) -> None:
         from ..training.objective import logged_metrics
 
         first = space.corners(sweep.parameters)[0]
-        names = logged_metrics(sweep.arguments(first), root)
+        names = sweep.logged(logged_metrics(sweep.arguments(first), root))
         if sweep.metric not in names:
             raise SettingsError(
                 f"metric {sweep.metric}: no run logs it; there are {', '.join(name for name in names if '/' in name)}. "

@@ -44,8 +44,8 @@ def create(sweep: Sweep, root: Path) -> tuple[str, str]:
         SettingsError: W&B refuses or does not answer.
     """
     config = {"program": "Train.py", **sweep.for_wandb()}
-    for key, value in project_of(sweep, root).items():
-        config.setdefault(key, value)
+    for key, value in place_of(request("fit", sweep.arguments({}), root).settings.flat).items():
+        config.setdefault(key, value)  # of the configured logger, which a sweep's file need not repeat
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sweep.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -55,11 +55,6 @@ def create(sweep: Sweep, root: Path) -> tuple[str, str]:
     if not path:
         raise SettingsError(f"W&B has not created the sweep: {last_line(said)}")
     return path[1], address[1] if address else ""
-
-
-def project_of(sweep: Sweep, root: Path) -> dict[str, str]:
-    """Project and entity of the configured W&B logger, which a sweep's file need not repeat."""
-    return place_of(request("fit", sweep.arguments({}), root).settings.flat)
 
 
 def resume(sweep_id: str) -> None:
