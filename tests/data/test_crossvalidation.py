@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from package.runs.expand import expand
+
 SETTINGS = (
     "--folds 2 --name cv --trainer.max_epochs=2 --trainer.accelerator=cpu --model.network.width=4 --cka=null "
     "--checkpoints.every_n_steps=2 --trainer.log_every_n_steps=1"
@@ -84,23 +86,21 @@ def report(project, experiment):
 
 
 def test_the_reducer_alone_keeps_settings_and_repetitions_apart(project, tmp_path):
+    """On runs as the planner makes them from a request."""
+    grid = {"model.optimizer.lr": [0.1, 0.2], "trial": {"repeat": 2}}
     experiment, accuracies = tmp_path / "grid", {}
-    for lr in (0.1, 0.2):
-        for trial in (0, 1):
-            for fold in range(3):
-                overlay = {"data.mode": "cross-validation", "data.folds": 3, "data.fold": fold}
-                overlay |= {"model.optimizer.lr": lr} | ({"trial": trial} if trial else {})
-                value = lr + trial / 100 + fold / 1000
-                accuracies.setdefault((lr, trial), []).append(value)
-                name = f"{trial:03d}-fold={fold},lr={lr}-01234567"
-                run_folder(experiment, name, overlay, **{"val/acc": value})
+    for index, overlay in enumerate(expand({"parameters": grid, "folds": 3})):
+        lr, trial, fold = (overlay[key] for key in ("model.optimizer.lr", "trial", "data.fold"))
+        value = lr + trial / 100 + fold / 1000
+        accuracies.setdefault((lr, trial), []).append(value)
+        run_folder(experiment, f"{trial:03d}-{index}", overlay, **{"val/acc": value})
     run_folder(experiment, "000-other", {"model.network.width": 3}, **{"val/acc": 1.0})
     done = report(project, experiment)
     assert done.returncode == 0, done.stderr
     entries = json.loads((experiment / "cross-validation.json").read_text())
-    assert len(entries) == 4
+    assert len(entries) == len(accuracies) == 4
     for entry in entries:
-        expected = accuracies[entry["settings"]["model.optimizer.lr"], entry["settings"].get("trial", 0)]
+        expected = accuracies[entry["settings"]["model.optimizer.lr"], entry["settings"]["trial"]]
         assert entry["metrics"]["cross_validation_val/acc"] == pytest.approx(statistics.fmean(expected))
         assert entry["metrics"]["cross_validation_val/acc_std"] == pytest.approx(0.001)
     assert "lr=0.1 (3 of 3 folds): val/acc 0.101 ± 0.001" in done.stdout

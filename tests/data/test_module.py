@@ -222,6 +222,17 @@ def test_testing_on_another_set_leaves_the_test_alone(train, tmp_path):
     assert shifted["test/acc"] != json.loads(before)["test/acc"]
 
 
+def test_fetch_knows_when_the_clusters_scratch_is_purged(tmp_path):
+    from package.training.fetch import purge_days
+
+    assert purge_days(tmp_path) is None
+    (tmp_path / "configs" / "clusters").mkdir(parents=True)
+    (tmp_path / "configs" / "slurm.yaml").write_text("cluster: ours")
+    assert purge_days(tmp_path) is None
+    (tmp_path / "configs" / "clusters" / "ours.yaml").write_text("purge_days: 28")
+    assert purge_days(tmp_path) == 28
+
+
 def test_fetch(train, tmp_path, small_fashion, monkeypatch, capsys):
     from my_research_project.data import FashionMNIST as Generated
 
