@@ -98,6 +98,26 @@ def test_an_agent_that_has_to_leave_lets_its_trial_save_and_its_next_self_goes_o
     assert [attempt.get("left") for attempt in trial.attempts][0] is not None and len(trial.attempts) == 2
 
 
+def test_a_signal_while_an_agent_starts_ends_it_with_the_code_that_asks_for_another_start(agent):
+    process = agent("--server", "http://127.0.0.1:9")
+    assert "waiting for the sweep server" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 75
+
+
+def test_a_run_that_is_killed_while_it_starts_is_taken_again(create, agent, tiny):
+    train = tiny / "Train.py"
+    train.write_text("import time\nopen('started', 'w').close()\ntime.sleep(2)\n" + train.read_text())
+    local = create(**GRID)
+    process = agent(str(local.folder), SLURM_JOB_ID="7")
+    wait_for((tiny / "started").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 75
+    assert local.trial(0).attempts[0]["left"] == "preempted"
+    assert agent(str(local.folder), "--count=1", SLURM_JOB_ID="7").wait(timeout=30) == 0
+    assert results(local)[0][0] == "done"
+
+
 def test_a_trial_belongs_to_its_array_element_even_when_nobody_can_say_whether_its_host_is_alive(create):
     local = create(**GRID)
     trial, _ = local.claim("7_1")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -9,7 +10,9 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runs.folder import EXIT_CODES
 from ..runs.settings import SettingsError
+from ..training.signals import REASONS
 from .local_sweep import LocalSweep
 from .notify import notify_once
 
@@ -43,6 +46,8 @@ def main(argv: Sequence[str], root: Path) -> int:
     parser.add_argument("--count", type=int, metavar="N", help="end after N runs")
     parser.add_argument("--server", metavar="URL", help="ask this sweep server for the id, and wait until it has one")
     arguments = parser.parse_args(argv)
+    for number in REASONS:  # until there is a run that has to save first
+        signal.signal(number, lambda number, _: sys.exit(EXIT_CODES[REASONS[signal.Signals(number)]]))
     try:
         if (arguments.sweep is None) == (arguments.server is None):
             raise SettingsError("name the sweep, or where to ask for it: SWEEP or --server URL")

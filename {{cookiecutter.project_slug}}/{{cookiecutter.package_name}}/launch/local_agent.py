@@ -46,7 +46,7 @@ class LocalAgent:
             claimed = self.local.claim(self.slot)
             if claimed is None:
                 if self.local.has_ended:
-                    name = str(self.local.folder.relative_to(self.root))
+                    name = os.path.relpath(self.local.folder, self.root)
                     print(*notify_once(self.root, name, self.local.table().split("\n", 1)[1]), sep="\n", end="")
                 break
             trial, attempt = claimed
@@ -83,7 +83,7 @@ class LocalAgent:
         result = dict(value=values[-1] if values else None, run=str(run.path), reason=None)
         if stopped:
             trial.end(**result | dict(state="stopped"))
-        elif self.reason and code in (75, 76, 130):
+        elif self.reason and state != "done" and code not in (1, 2):  # saved, or killed while it was still starting
             trial.leave(attempt, self.reason)
         elif state == "done" and (values or self.local.sweep.metric is None):
             trial.end(**result | dict(state="done"))

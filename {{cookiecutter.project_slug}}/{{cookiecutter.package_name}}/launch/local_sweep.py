@@ -129,7 +129,7 @@ class LocalSweep:
         """
         for base in (Path(), root, root / SWEEPS):
             if (base / name / "sweep.yaml").is_file():
-                return cls((base / name).resolve(), root)
+                return cls((base / name).absolute(), root)
         there = sorted(path.parent.name for path in (root / SWEEPS).glob("*/sweep.yaml"))
         raise SettingsError(f"there is no local sweep {name}; {SWEEPS}/ has {', '.join(there) or 'none'}")
 

@@ -1,6 +1,7 @@
 """The entrance of CreateSweep.py: check a sweep's file, create the sweep, say how to start agents or start them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def create(arguments: argparse.Namespace, root: Path) -> str | None:
         return None
     if arguments.local:
         local = LocalSweep.create(sweep, root)
-        sweep_id = str(local.folder.relative_to(root))
+        sweep_id = os.path.relpath(local.folder, root)
         print(f"local sweep: {sweep_id}\nits trials: python CreateSweep.py --status {sweep_id}")
         return sweep_id
     from .wandb_sweeps import create as create_in_wandb
@@ -135,7 +136,7 @@ def check(sweep: Sweep, root: Path, metric: bool) -> None:
 def resume(sweep_id: str, root: Path) -> str:
     """Let an existing sweep go on; its id."""
     if LocalSweep.exists(sweep_id, root):
-        return str(LocalSweep.open(sweep_id, root).folder.relative_to(root))
+        return os.path.relpath(LocalSweep.open(sweep_id, root).folder, root)
     from .wandb_sweeps import resume as resume_in_wandb
 
     resume_in_wandb(sweep_id)

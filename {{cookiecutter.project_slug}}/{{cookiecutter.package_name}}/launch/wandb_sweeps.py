@@ -106,7 +106,8 @@ class Agent:
         self.waits, self.grace = waits, grace
         self.reason: str | None = None
         self.child: subprocess.Popen[bytes] | None = None
-        self.note = Path(tempfile.mkdtemp(prefix="sweep-agent-")) / "leaving"
+        self.folder = tempfile.TemporaryDirectory(prefix="sweep-agent-")
+        self.note = Path(self.folder.name) / "leaving"
 
     def run(self) -> int:
         """Run until the sweep ends, the count is reached or a signal comes; returns the exit code."""
