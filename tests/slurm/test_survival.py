@@ -24,7 +24,7 @@ def assert_undisturbed(project, experiment, *indices: int) -> None:
 def test_every_fault_in_one_array(project, slurm):
     """0 told of the time limit, 1 out of time for real, 2 requeued by hand, 3 cancelled, 4 fails, 5 left alone."""
     runs = [{"model.pause": 0.5, "trial": trial} for trial in range(4)] + [{"model.fails": True}, {"trial": 5}]
-    runs[1]["model.pause"] = 2.0
+    runs[1]["model.pause"] = 1.2
     experiment = project.submit(
         "faults", "--signal_seconds", "40", search_space=runs, parameters={"trainer.max_epochs": [5]}
     )  # fmt: skip
@@ -32,7 +32,7 @@ def test_every_fault_in_one_array(project, slurm):
     job = experiment.job
     faults = [
         ["scancel", "--signal=USR1", f"{job}_0"],
-        ["scontrol", "update", f"JobId={job}_1", "EndTime=now+65"],  # looked at every 30 s
+        ["scontrol", "update", f"JobId={job}_1", "EndTime=now+50"],  # looked at every 30 s
         ["scontrol", "requeue", f"{job}_2"],
         ["scancel", f"{job}_3"],
     ]
@@ -65,7 +65,7 @@ def test_every_fault_in_one_array(project, slurm):
 
 
 def test_preemption(project, slurm):
-    """By a higher partition: at once in `main`; with 30 s of grace in `patient`, where SLURM requeues nothing."""
+    """By a higher partition: at once in `main`; with 15 s of grace in `patient`, where SLURM requeues nothing."""
     grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
     experiments = [
         project.submit(name, "--partition", name, "--no-check", parameters=grid) for name in ("main", "patient")
@@ -81,21 +81,21 @@ def test_preemption(project, slurm):
 
 
 def test_a_node_fails(project, slurm):
-    """Its slurmd is killed: the run goes on. The node is down: the run goes on where SLURM puts it."""
-    grid = {"model.pause": [0.7], "trainer.max_epochs": [2]}
+    """The node is down: the run goes on where SLURM puts it. Its slurmd is killed: the run does not notice."""
+    grid = {"model.pause": [0.7], "trainer.max_epochs": [3]}
     experiment = project.submit("node", "--no-check", parameters=grid)
     experiment.wait_training(0)
     job = f"{experiment.job}_0"
+    slurm.run("scontrol", "update", f"NodeName={slurm.job(job)['NodeList']}", "State=DOWN", "Reason=test")
+    experiment.wait(
+        lambda: experiment.status(0)["attempt"] == 2 and experiment.training(0), "the second attempt", SECONDS
+    )
     node = slurm.job(job)["NodeList"]
     slurm.kill_node(node)
-    slurm.revive_node(node)
-    assert slurm.job(job)["JobState"] == "RUNNING" and slurm.job(job)["Restarts"] == "0"
-    slurm.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     experiment.wait_states("done", seconds=SECONDS)
+    slurm.revive_node(node)
+    slurm.wait_for(job, "COMPLETED")
     assert slurm.job(job)["Restarts"] == "1" and experiment.status(0)["attempt"] == 2
-    slurm.run(
-        "scontrol", "update", f"NodeName={node}", "State=RESUME", check=False
-    )  # if it has not come back by itself
     assert_undisturbed(project, experiment, 0)
 
 
