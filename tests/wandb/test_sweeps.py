@@ -61,9 +61,11 @@ def write_sweep(root, **changes):
 
 
 @pytest.fixture
-def create(root, capsys):
+def create(root, capsys, monkeypatch):
     """CreateSweep.py in this process: exit code, what it says, what it complains of."""
     from my_research_project.launch.sweeps import main
+
+    monkeypatch.syspath_prepend(str(root))
 
     def run(*arguments):
         code = main(["rates", *arguments], root)
@@ -147,21 +149,16 @@ def losses(root):
     return found
 
 
-def test_a_sweep_is_checked_and_created_and_says_how_to_start_agents(root, server, key):
-    done = create(root)
-    assert done.returncode == 0, done.stderr
-    assert "grid, 2 runs" in done.stdout and "metric val/loss_best is logged" in done.stdout
-    assert (
-        "python SweepAgent.py researcher/" in done.stdout
-        and "sbatch --array=1-4 slurm/sweep_agent.sbatch" in done.stdout
-    )
-    assert f"see it: {server.url}/researcher/" in done.stdout
+def test_a_sweep_is_checked_and_created_and_says_how_to_start_agents(root, create, server, key):
+    code, said, complaints = create()
+    assert code == 0, complaints
+    assert "grid, 2 runs" in said and "metric val/loss_best is logged" in said
+    assert "python SweepAgent.py researcher/" in said
+    assert "sbatch --array=1-4 slurm/sweep_agent.sbatch researcher/" in said
+    assert f"see it: {server.url}/researcher/" in said
     config = server.sweep.config
     assert config["parameters"]["model.optimizer.lr"] == {"values": [0.001, 0.003]}
-    assert (
-        config["project"]
-        == yaml.safe_load((root / "configs/base.yaml").read_text())["trainer"]["logger"][0]["init_args"]["project"]
-    )
+    assert config["project"] == "my-research-project"  # of the logger in configs/base.yaml
     assert not list(root.glob("runs/*")) and not list(root.glob("sweeps/*"))
 
 
@@ -255,7 +252,7 @@ def test_without_a_key_nothing_is_created_and_the_other_way_is_offered(root, cre
 def test_a_wrong_key_is_said(create, server, key):
     server.refused.add(key)
     code, _, complaints = create("--no-metric-check")
-    assert code == 2 and complaints.startswith("error: W&B refuses: ") and "not logged in" in complaints
+    assert code == 2 and "\nerror: W&B refuses: " in f"\n{complaints}" and "not logged in" in complaints
     assert not server.sweeps
 
 
@@ -291,3 +288,17 @@ def test_what_is_wrong_anywhere_in_the_space_is_found_before_anything_is_created
     code, _, complaints = create()
     assert code == 2 and "error: metric val/f1: no run logs it; there are " in complaints
     assert not server.sweeps and not list(root.glob("runs/*"))
+
+
+@pytest.mark.slow
+def test_the_same_file_is_swept_without_wandb(root, create, server):
+    from package.launch.local_sweep import LocalSweep
+
+    code, said, complaints = create("--local", "--no-metric-check")
+    assert code == 0 and "python SweepAgent.py sweeps/rates" in said, complaints
+    with agents(root, "sweeps/rates") as (process,):
+        assert process.wait(timeout=120) == 0, (root / "agent-0.log").read_text()
+    trial, result = LocalSweep.open("rates", root).best()
+    values = {name: min(map(float, column)) for name, column in losses(root).items()}
+    assert len(values) == 2 and result["value"] == pytest.approx(min(values.values()))
+    assert result["run"].endswith(min(values, key=values.get)) and server.operations == []
