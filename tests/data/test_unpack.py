@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from package.datasets.download import DownloadError
+from package.datasets.shared import DownloadError
 from package.datasets.unpack import extract
 
 FILES = {"a.txt": b"first", "deep/b.txt": b"second" * 10_000, "deep/er/c.txt": b""}

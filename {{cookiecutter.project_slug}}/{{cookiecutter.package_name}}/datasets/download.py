@@ -12,10 +12,8 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from .shared import DownloadError, locked, temporary_folder, touch
 
 logger = logging.getLogger(__name__)
 
 ATTEMPT = Path(__file__).with_name("one_attempt.py")
 LEAST = 2**16  # bytes that must arrive within `patience` seconds; less is a server that keeps us waiting
-DAY = 86_400.0
-
-
-class DownloadError(RuntimeError):
-    """A file can't be had, or is not what it should be; the message has every mirror and its reason."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +136,19 @@ def fetch_one(source: Source, patience: Patience, show: Show, stop: threading.Ev
         touch(path, days=1)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    failure, since = path.with_name(f".{path.name}.failed"), time.time()
     with locked(path, stop):
-        if not (path.exists() and not wrong(path, source)):  # another process may have been quicker
+        if path.exists() and not wrong(path, source):  # another process was quicker
+            return path
+        if failure.exists() and failure.stat().st_mtime > since:  # … and in vain: a hundred need not wait in turn
+            raise DownloadError(failure.read_text(encoding="utf-8"))
+        try:
             download(source, patience, show, stop)
+        except DownloadError as error:
+            with contextlib.suppress(OSError):  # the disk may be full
+                failure.write_text(str(error), encoding="utf-8")
+            raise
+        failure.unlink(missing_ok=True)
     return path
 
 
@@ -168,11 +171,11 @@ def download(source: Source, patience: Patience, show: Show, stop: threading.Eve
                     digest = "" if source.checksum else f"; not verified: if it is right, note sha256={hash_of(file)}"
                     os.replace(file, path)
                     size, seconds = path.stat().st_size, time.monotonic() - started
-                    logger.info(f"downloaded {path} ({size:,} bytes in {seconds:.0f} s) from {url}{digest}")
+                    logger.info(f"downloaded {path} ({size:,} bytes in {seconds:.0f} s) from {public(url)}{digest}")
                     return
             reasons[url] = reason
-            logger.info(f"no luck with {url}: {reason}", extra=dict(file_only=True))
-    lines = "".join(f"\n  {url}: {reason}" for url, reason in reasons.items())
+            logger.info(f"no luck with {public(url)}: {reason}", extra=dict(file_only=True))
+    lines = "".join(f"\n  {public(url)}: {reason}" for url, reason in reasons.items())
     raise DownloadError(f"{path.name} can't be downloaded to {path.parent}; it has been tried from{lines}")
 
 
@@ -190,10 +193,10 @@ def attempt(
         try:
             since, before = time.monotonic(), 0
             while process.poll() is None:
-                arrived = sum(part.stat().st_size for part in parts(file.parent))
-                show(source, arrived)
-                if abs(arrived - before) >= LEAST:
-                    since, before = time.monotonic(), arrived
+                size = size_of(file.parent)
+                show(source, size)
+                if abs(size - before) >= LEAST:
+                    since, before = time.monotonic(), size
                 if time.monotonic() - since > patience.seconds:
                     return f"less than {LEAST // 1024} KiB came in {patience.seconds:.0f} s"
                 if stop.wait(0.05):
@@ -213,11 +216,19 @@ def attempt(
     return wrong(file, source, expected=report["size"])
 
 
-def parts(folder: Path) -> list[os.DirEntry]:
-    try:
-        return [entry for entry in os.scandir(folder) if entry.is_file()]
-    except FileNotFoundError:  # removed by a process that can't see our lock
-        return []
+def size_of(folder: Path) -> int:
+    """Bytes in a folder whose files come and go."""
+    size = 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):
+                size += entry.stat().st_size
+    return size
+
+
+def public(url: str) -> str:
+    """A URL without its query, which may hold a key."""
+    return url.partition("?")[0]
 
 
 def wrong(file: Path, source: Source, expected: int = 0) -> str | None:
@@ -228,12 +239,12 @@ def wrong(file: Path, source: Source, expected: int = 0) -> str | None:
         source: what is meant.
         expected: bytes that the server has promised; 0 for no promise.
     """
-    size = file.stat().st_size
-    if expected and size != expected:
-        return f"{size:,} of {expected:,} bytes came"
     digest = source.checksum and hash_of(file, "sha256" if source.sha256 else "md5")
     if digest and digest == source.checksum:
         return None
+    size = file.stat().st_size
+    if expected and size != expected:
+        return f"{size:,} of {expected:,} bytes came"
     with file.open("rb") as stream:
         if stream.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return "a web page came instead of the file, perhaps one to log in"
@@ -245,37 +256,6 @@ def wrong(file: Path, source: Source, expected: int = 0) -> str | None:
 def hash_of(file: Path, algorithm: str = "sha256") -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
-
-
-@contextlib.contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside the target, on the same file system; those that killed processes have left are removed."""
-    for left in path.parent.glob(f".{path.name}.part-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent, ignore_cleanup_errors=True) as name:
-        yield Path(name)
-
-
-@contextlib.contextmanager
-def locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Keep other processes from downloading or unpacking to the same path; they wait here."""
-    lock, waiting = FileLock(path.with_name(f".{path.name}.lock")), False
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:
-            if not waiting:
-                logger.info(f"waiting for another process, which prepares {path}")
-            waiting = True
-            if stop.is_set():
-                raise DownloadError(f"{path.name}: given up") from None
-        except (NotImplementedError, OSError):  # no locks on this file system: at worst, it is downloaded twice
-            break
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
@@ -297,22 +277,3 @@ def progress_display() -> Iterator[Show]:
             progress.update(tasks[source.path], completed=arrived)
 
         yield show
-
-
-def touch(path: Path, days: float = 0) -> int:
-    """Set the times of a file, or of all files in a folder, to now: scratch folders of clusters are purged by age.
-
-    Args:
-        path: the file or folder.
-        days: only of files that are older than so many days.
-
-    Returns:
-        how many were touched; files of somebody else, which can't be, are left out.
-    """
-    limit, count = time.time() - days * DAY, 0
-    for file in [path] if path.is_file() else path.rglob("*"):
-        if file.is_file() and min(file.stat().st_mtime, file.stat().st_atime) <= limit:
-            with contextlib.suppress(OSError):
-                os.utime(file)
-                count += 1
-    return count

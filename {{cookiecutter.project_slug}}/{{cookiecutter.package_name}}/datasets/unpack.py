@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from .download import DownloadError, locked, temporary_folder
+from .shared import DownloadError, locked, temporary_folder
 
 MARKER = ".unpacked"  # in the folder: how many files were in the archive
 
