@@ -22,7 +22,7 @@ def results(local):
     return {trial.index: (r.get("state"), r.get("value")) for trial in local.trials() for r in [trial.result]}
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it does not happen"
@@ -116,6 +116,18 @@ def test_a_run_that_is_killed_while_it_starts_is_taken_again(create, agent, tiny
     assert local.trial(0).attempts[0]["left"] == "preempted"
     assert agent(str(local.folder), "--count=1", SLURM_JOB_ID="7").wait(timeout=30) == 0
     assert results(local)[0][0] == "done"
+
+
+def test_an_agent_waits_for_a_run_that_somebody_else_has_started_and_can_still_leave(create, agent):
+    local = create(**GRID)
+    run = local.run_folder({"x": 0.1, "y": 0.5})
+    with run.locked():
+        process = agent(str(local.folder))
+        wait_for(lambda: list(local.trials()))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 75
+    assert results(local) == {0: (None, None)}
 
 
 def test_a_trial_belongs_to_its_array_element_even_when_nobody_can_say_whether_its_host_is_alive(create):

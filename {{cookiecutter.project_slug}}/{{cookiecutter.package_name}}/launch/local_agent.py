@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..training.signals import REASONS
@@ -75,7 +75,9 @@ class LocalAgent:
         if chosen is None:
             return trial.end(state="failed", value=None, reason="the space has no other point", run=None)
         run = self.local.run_folder(chosen["overlay"])
-        wait_until_free(run)
+        self.wait_until_free(trial, attempt, run)
+        if self.reason:
+            return trial.leave(attempt, self.reason)
         arguments = self.local.sweep.arguments(chosen["overlay"])
         print(f"trial {trial.index}, attempt {attempt}: {' '.join(arguments)}", flush=True)
         code, stopped = self.watch(trial, attempt, run, ["fit", *arguments])
@@ -94,6 +96,18 @@ class LocalAgent:
         else:
             reason = run.status().get("reason") or f"exit code {code}"
             trial.end(**result | dict(state="failed", reason=reason))
+
+    def wait_until_free(self, trial: Trial, attempt: int, run: RunFolder) -> None:
+        """Wait for another process that runs these settings: an attempt whose agent was killed, or somebody by hand."""
+        while (run.path / ".lock").exists() and self.reason is None:
+            try:
+                FileLock(run.path / ".lock").acquire(timeout=POLL).lock.release()
+            except Timeout:
+                os.utime(trial.attempt(attempt))
+            except (OSError, NotImplementedError):  # a file system without locks
+                return
+            else:
+                return
 
     def watch(self, trial: Trial, attempt: int, run: RunFolder, arguments: list[str]) -> tuple[int, bool]:
         """Start Train.py and wait for its end; its exit code, and whether early termination has stopped it."""
@@ -141,11 +155,3 @@ def slot() -> str | None:
     """The SLURM job or array element that this agent is; it has the same name after a requeue. None without SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-
-
-def wait_until_free(run: RunFolder) -> None:
-    """Wait for an earlier attempt's process to have saved and gone, where locks work."""
-    lock = run.path / ".lock"
-    if lock.exists():
-        with contextlib.suppress(OSError, NotImplementedError):  # Timeout is one: Train.py says what is in the way
-            FileLock(lock).acquire(timeout=GRACE).lock.release()
