@@ -5,8 +5,10 @@ Torch is imported once: to start a process for each fold takes ten times as long
 
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
+from subprocess import TimeoutExpired
 from types import SimpleNamespace
 
 project, scratch, *settings = sys.argv[1:]
@@ -46,11 +48,17 @@ class Forked:
     def send_signal(self, number):
         os.kill(self.pid, number)
 
-    def wait(self):
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def wait(self, timeout):
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.02)
+        raise TimeoutExpired("fit", timeout)
 
 
-crossvalidation.subprocess = SimpleNamespace(Popen=Forked)  # there alone
+crossvalidation.subprocess = SimpleNamespace(Popen=Forked, TimeoutExpired=TimeoutExpired)  # there alone
 
 if __name__ == "__main__":
     os.chdir(scratch)

@@ -1,4 +1,4 @@
-"""The data of configs/base.yaml: splits that do not overlap, samples as the network wants them, and cross-validation."""
+"""The data of configs/base.yaml: splits that do not overlap, samples as the network wants them, cross-validation."""
 
 import json
 import statistics

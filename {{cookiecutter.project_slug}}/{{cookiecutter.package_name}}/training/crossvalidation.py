@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..runs.folder import EXIT_CODES, RunFolder, write_atomically
 from ..runs.identity import identity, short_name
@@ -46,13 +45,16 @@ def crossvalidate(arguments: Sequence[str], root: Path) -> int:
     folds = whole.settings.flat.get("data.folds", 5)
     if not isinstance(folds, int) or folds < 2:
         raise SettingsError(f"--folds must be a whole number from 2 on, got {folds}")
+    if {"-h", "--help", "--print_config"} & set(settings):
+        return train(whole, root)
     again = whole.settings.flat.get("resume") == "never"
     for fold in range(folds):
         wanted = request("fit", [*settings, f"--data.fold={fold}"], root)
         if wanted.folder.status().get("state") == "done" and not again:
             continue
         print(f"fold {fold + 1} of {folds}", flush=True)
-        if code := train(wanted, root):
+        stopped = signals.received()
+        if code := EXIT_CODES[stopped] if stopped else train(wanted, root):
             if "WANDB_SWEEP_ID" in os.environ:
                 report(whole, {}, code)
             return code
@@ -68,25 +70,21 @@ def crossvalidate(arguments: Sequence[str], root: Path) -> int:
 
 
 def train(wanted: Request, root: Path) -> int:
-    """Run one fold in a process of its own, and hand signals on to it; returns its exit code."""
-    if reason := signals.received():
-        return EXIT_CODES[reason]
+    """Run one fold in a process of its own, and hand on the signal that is to stop it; returns its exit code."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
-    command = [sys.executable, str(root / "Train.py"), "fit", *wanted.typed]
-    with subprocess.Popen(command, env=environment) as process:
-
-        def hand_on(number: int, frame: Any) -> None:
-            if number != signal.SIGINT:  # a terminal's Ctrl-C reaches all processes in it
-                process.send_signal(number)
-
-        before = {number: signal.signal(number, hand_on) for number in signals.REASONS}
-        if signals.received():  # in this moment
-            process.terminate()
-        code = process.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if -code in set(signals.REASONS):  # before it could take notice
-        return EXIT_CODES[signals.REASONS[signal.Signals(-code)]]
+    told = None
+    with subprocess.Popen([sys.executable, str(root / "Train.py"), "fit", *wanted.typed], env=environment) as process:
+        while True:
+            try:
+                code = process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if signals.received() and not told:
+                    told = next(number for number, reason in signals.REASONS.items() if reason == signals.received())
+                    if told != signal.SIGINT:  # a terminal's Ctrl-C reaches all processes in it
+                        process.send_signal(told)
+    if told and code < 0:  # before it could take notice
+        return EXIT_CODES[signals.REASONS[told]]
     return code if code >= 0 else 128 - code
 
 
