@@ -41,6 +41,9 @@ QUICK = {
 }
 
 
+SECONDS = 300  # to wait at most: each start of a run takes some seconds of a core
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[PrivateSlurm]:
     """The daemons. Without them the tests are skipped, but fail in continuous integration."""
@@ -81,26 +84,31 @@ class Experiment:
     def states(self) -> list[str | None]:
         return [self.status(row["index"]).get("state") for row in self.rows]
 
-    def wait(self, ready: Callable[[], bool], what: str, seconds: float = 120) -> None:
-        self.slurm.wait(ready, f"{self.folder.name}: {what}; {self.states()}", seconds, self.logs)
+    def wait(self, ready: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+        self.slurm.wait(ready, f"{self.folder.name}: {what}", seconds, self.logs)
 
-    def wait_training(self, *indices: int) -> None:
-        """Wait until runs have done a few steps."""
-        self.wait(lambda: all(self.training(index) for index in indices), f"{indices} to train")
+    def when_training(self, commands: dict[int, list[str]]) -> None:
+        """Wait until each of some runs has done its first epoch, and give it its command of SLURM at that moment."""
+        left = dict(commands)
+
+        def all_given() -> bool:
+            for index in [index for index in left if self.training(index)]:
+                self.slurm.run(*left.pop(index))
+            return not left
+
+        self.wait(all_given, "these runs to train", SECONDS)
 
     def training(self, index: int) -> bool:
         running = self.status(index).get("state") == "running"
         return running and "epoch 1/" in (self.run(index) / "logs" / "rank-0.log").read_text()
 
-    def wait_states(self, *states: str, seconds: float = 120) -> None:
-        """Wait until the runs' own states, in order, are these; one alone stands for all."""
-        wanted = list(states) if len(states) > 1 else [*states] * len(self.rows)
-        self.wait(lambda: self.states() == wanted, str(wanted), seconds)
+    def wait_states(self, *states: str) -> None:
+        """Wait until the runs' own states, in order, are these."""
+        self.wait(lambda: self.states() == list(states), str(states))
 
-    def wait_empty(self, seconds: float = 60) -> None:
+    def wait_empty(self) -> None:
         """Wait until nothing of this experiment is in the queue."""
-        lines = lambda: self.slurm.run("squeue", "-h", "-o", "%o")  # noqa: E731
-        self.wait(lambda: str(self.folder) not in lines(), "an empty queue", seconds)
+        self.wait(lambda: str(self.folder) not in self.slurm.run("squeue", "-h", "-o", "%o"), "an empty queue")
 
     def log(self, index: int) -> str:
         return (self.logs / f"{index}.log").read_text()

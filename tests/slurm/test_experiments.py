@@ -23,7 +23,7 @@ def test_array_to_the_end(project, slurm):
         return experiment.states() == ["done"] * 8
 
     try:
-        experiment.wait(all_done, "all to be done", 300)
+        experiment.wait(all_done, "all to be done")
     finally:
         model.write_text(text)
     experiment.wait_empty()

@@ -5,8 +5,6 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 300  # at most; each start of a run takes some seconds of a core
-
 
 def weights(folder) -> dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -28,7 +26,6 @@ def test_every_fault_in_one_array(project, slurm):
     experiment = project.submit(
         "faults", "--signal_seconds", "40", search_space=runs, parameters={"trainer.max_epochs": [5]}
     )  # fmt: skip
-    experiment.wait(lambda: (experiment.folder / "logs" / "0.log").exists(), "the first job")
     job = experiment.job
     faults = [
         ["scancel", "--signal=USR1", f"{job}_0"],
@@ -36,10 +33,8 @@ def test_every_fault_in_one_array(project, slurm):
         ["scontrol", "requeue", f"{job}_2"],
         ["scancel", f"{job}_3"],
     ]
-    for index, fault in enumerate(faults):
-        experiment.wait_training(index)
-        slurm.run(*fault)
-    experiment.wait_states("done", "done", "done", "preempted", "failed", "done", seconds=SECONDS)
+    experiment.when_training(dict(enumerate(faults)))
+    experiment.wait_states("done", "done", "done", "preempted", "failed", "done")
     experiment.wait_empty()
 
     restarts = {index: slurm.job(f"{job}_{index}")["Restarts"] for index in range(6)}
@@ -59,40 +54,37 @@ def test_every_fault_in_one_array(project, slurm):
     project.command("SlurmTrain.py", "retry", "runs/faults", "--yes")
     (call,) = slurm.sbatch_calls()[calls:]
     assert "--array=3-4 " in call
-    experiment.wait_states("done", "done", "done", "done", "failed", "done", seconds=SECONDS)
+    experiment.wait_states("done", "done", "done", "done", "failed", "done")
     assert experiment.status(3)["attempt"] == 2 and experiment.status(5)["attempt"] == 1
     assert_undisturbed(project, experiment, 0, 1, 2, 3)
 
 
 def test_preemption(project, slurm):
     """By a higher partition: at once in `main`; with 15 s of grace in `patient`, where SLURM requeues nothing."""
-    grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
+    grid = {"model.pause": [0.5], "trainer.max_epochs": [4]}
     experiments = [
         project.submit(name, "--partition", name, "--no-check", parameters=grid) for name in ("main", "patient")
     ]
     for experiment in experiments:
-        experiment.wait_training(0)
+        experiment.wait(lambda each=experiment: each.training(0), "the run to train")
     slurm.sbatch("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=slurm.folder)
     for experiment in experiments:
-        experiment.wait_states("done", seconds=SECONDS)
+        experiment.wait_states("done")
         assert experiment.status(0)["attempt"] == 2
-    assert_undisturbed(project, experiments[0], 0)
-    assert_undisturbed(project, experiments[1], 0)
+        assert_undisturbed(project, experiment, 0)
 
 
 def test_a_node_fails(project, slurm):
     """The node is down: the run goes on where SLURM puts it. Its slurmd is killed: the run does not notice."""
     grid = {"model.pause": [0.7], "trainer.max_epochs": [3]}
     experiment = project.submit("node", "--no-check", parameters=grid)
-    experiment.wait_training(0)
     job = f"{experiment.job}_0"
+    experiment.wait(lambda: experiment.training(0), "the run to train")
     slurm.run("scontrol", "update", f"NodeName={slurm.job(job)['NodeList']}", "State=DOWN", "Reason=test")
-    experiment.wait(
-        lambda: experiment.status(0)["attempt"] == 2 and experiment.training(0), "the second attempt", SECONDS
-    )
+    experiment.wait(lambda: experiment.status(0)["attempt"] == 2 and experiment.training(0), "the second attempt")
     node = slurm.job(job)["NodeList"]
     slurm.kill_node(node)
-    experiment.wait_states("done", seconds=SECONDS)
+    experiment.wait_states("done")
     slurm.revive_node(node)
     slurm.wait_for(job, "COMPLETED")
     assert slurm.job(job)["Restarts"] == "1" and experiment.status(0)["attempt"] == 2
@@ -103,13 +95,14 @@ def test_two_ranks_are_stopped_without_a_deadlock(project, slurm):
     """One node × two ranks and two nodes × one: rank 0 is asleep in Python, rank 1 waits for it in an all-reduce."""
     grid = {"model.pause": [0.5], "trainer.max_epochs": [2], "trainer.strategy": ["ddp"], "data.batch_size": [16]}
     shapes = {"two-tasks": ["--tasks", "2", "--gpus", "2"], "two-nodes": ["--nodes", "2"]}
-    experiments = [project.submit(name, *shape, "--no-check", parameters=grid) for name, shape in shapes.items()]
+    experiments = []
+    for name, shape in shapes.items():
+        experiment = project.submit(name, *shape, "--no-check", parameters=grid)
+        experiments.append(experiment)
+        experiment.when_training({0: ["scancel", "--signal=USR1", f"{experiment.job}_0"]})
+        assert slurm.job(f"{experiment.job}_0")["NumNodes"] == str(1 + (name == "two-nodes"))
     for experiment in experiments:
-        experiment.wait_training(0)
-        assert slurm.job(f"{experiment.job}_0")["NumNodes"] == str(1 + (experiment.folder.name == "two-nodes"))
-        slurm.run("scancel", "--signal=USR1", f"{experiment.job}_0")
-    for experiment in experiments:
-        experiment.wait_states("done", seconds=SECONDS)
+        experiment.wait_states("done")
         assert experiment.status(0)["attempt"] == 2
         assert (experiment.run(0) / "logs" / "rank-1.log").exists()
     # The same samples in the same order, whichever way the ranks are placed.
@@ -125,10 +118,9 @@ def test_where_requeue_is_forbidden(project, slurm):
     )
     grid = {"model.pause": [0.5], "trainer.max_epochs": [2]}
     experiment = project.submit("strict", "--cluster", "strict", "--no-check", parameters=grid)
-    experiment.wait_training(0)
     first = experiment.job
-    slurm.run("scancel", "--signal=USR1", f"{first}_0")
-    experiment.wait_states("done", seconds=SECONDS)
+    experiment.when_training({0: ["scancel", "--signal=USR1", f"{first}_0"]})
+    experiment.wait_states("done")
     assert experiment.job != first and experiment.status(0)["attempt"] == 2
     assert slurm.job(f"{first}_0")["ExitCode"] == "76:0"
     assert_undisturbed(project, experiment, 0)
