@@ -5,8 +5,8 @@
         slurm.wait_for(job, "COMPLETED")
 
 Two nodes of 4 CPUs and 4 pretended GPUs; partitions `main` and `patient`, and `high`, whose jobs preempt theirs: in
-`main` at once, in `patient` after 15 s. Needs the Debian packages slurmctld, slurmd and slurm-client, or others with the
-same programs.
+`main` at once, in `patient` after 15 s. Needs the Debian packages slurmctld, slurmd and slurm-client, or others with
+the same programs.
 """
 
 import getpass

@@ -15,7 +15,8 @@ def stop(number, frame):
     time.sleep(0.5)
     print("the agent has saved", flush=True)
     sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, stop)
 print("agent", *sys.argv[1:], flush=True)
 if not os.environ.get("SLURM_RESTART_COUNT"):
     time.sleep(60)

@@ -86,6 +86,9 @@ def test_the_first_partition_that_fits_is_taken():
     assert (l40.partition, l40.gpu_type, l40.tasks) == ("astro", "nvidia_l40", 4)
     assert resolve(hec, {"gpu_type": "nvidia_h200_nvl"}).gpu_type == "nvidia_h200_nvl"
     assert resolve(hec, {"partition": "test", "gpus": 0, "time": 5}).partition == "test"
+    infer = resolve(load("bede-power9", PROJECT), {"account": "a", "gpu_type": "t4"})
+    assert (infer.partition, infer.gpu_type) == ("infer", None)  # what SLURM calls a T4 there is not known
+    assert resolve(load("generic", PROJECT), {"gpu_type": "anything"}).gpu_type == "anything"
 
 
 def test_layers_and_notice():

@@ -96,7 +96,8 @@ def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None
     if preset.gpu_type_required and wanted.get("gpus") and not wanted["gpu_type"]:
         types = preset.partitions.get(wanted["partition"], preset.limits).gpus or preset.gpu_types
         raise SettingsError(f"{preset.name} needs the type of GPU: set gpu_type to one of {', '.join(types)}")
-    wanted["gpu_type"] = preset.gpu_types.get(wanted["gpu_type"]) if preset.gpu_types else wanted["gpu_type"]
+    if known_types(preset):  # a type that SLURM has no name for has only helped to choose the partition
+        wanted["gpu_type"] = preset.gpu_types.get(wanted["gpu_type"])
 
     for key in ("cpus", "memory"):
         if preset.share_follows_gpus and key in wanted:
@@ -114,9 +115,14 @@ def resolve(preset: Preset, request: Mapping[str, Any], array: int | None = None
     return Resources(**wanted)
 
 
+def known_types(preset: Preset) -> set[str]:
+    """The types of GPU that a cluster has, as people say them."""
+    return {kind for limits in (preset.limits, *preset.partitions.values()) for kind in limits.gpus or ()}
+
+
 def gpu_type(preset: Preset, wanted: str | None) -> str | None:
     """The preset's name for a type of GPU, from that or from SLURM's own; any name goes where the preset has none."""
-    known = {kind for limits in (preset.limits, *preset.partitions.values()) for kind in limits.gpus or ()}
+    known = known_types(preset)
     by_slurm_name = {slurm_name: kind for kind, slurm_name in preset.gpu_types.items()}
     wanted = by_slurm_name.get(wanted, wanted)
     if wanted is not None and known and wanted not in known:
