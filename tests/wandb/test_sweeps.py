@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sweep_stand_in import Sweep, SweepRun
 
 # Waits at the second batch of the epoch that the file `hold` names; hangs at its exit if there is a file `hang`.
 DISTURB = """
@@ -171,29 +172,26 @@ def test_two_agents_go_through_a_grid_to_its_end(root, server, key):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(root, train, server, key):
+def test_a_run_that_is_disturbed_ends_as_if_nothing_had_happened(root, train, server, key):
     sweep = made(server, root, parameters=ONE)
-    server.gone = 15.0
-    codes = []
-    for epoch, way in enumerate(["a node is gone", "preempted", "time limit"], 1):
-        with agents(root, sweep) as (process,):
-            hold(root, epoch)
-            everything = [*tree(process.pid), process.pid]
-            if way == "a node is gone":
-                kill(everything, signal.SIGKILL)
-            elif way == "preempted":  # a scheduler sends this to every process
-                kill(everything, signal.SIGTERM)
-            else:  # the batch file passes this on
-                process.send_signal(signal.SIGUSR1)
-            (root / "hold").unlink()
-            codes.append(process.wait(timeout=90))
-    assert codes == [-9, 75, 76]
+    server.gone = 8.0  # agents show that they are alive every 5 s
+    log = root / "agent-0.log"
+    with agents(root, sweep) as (process,):  # the node is gone
+        hold(root, 1)
+        kill([*tree(process.pid), process.pid], signal.SIGKILL)
+        assert process.wait(timeout=10) == -9
+    with agents(root, sweep) as (process,):  # preempted: the scheduler tells every process
+        hold(root, 2)
+        kill([*tree(process.pid), process.pid], signal.SIGTERM)
+        wait_for(lambda: "the run saves and stops" in log.read_text())
+        (root / "hold").unlink()
+        assert process.wait(timeout=90) == 75
     with agents(root, sweep) as (process,):
-        assert process.wait(timeout=90) == 0, (root / "agent-0.log").read_text()
+        assert process.wait(timeout=90) == 0, log.read_text()
     (run,) = server.sweep.runs.values()
-    assert run.state == "finished" and run.handed_out == 4 and list(server.runs) == [run.id]
+    assert run.state == "finished" and run.handed_out == 3 and list(server.runs) == [run.id]
     (status,) = [json.loads(file.read_text()) for file in root.glob("runs/rates/*/status.json")]
-    assert status["state"] == "done" and status["attempt"] == 4
+    assert status["state"] == "done" and status["attempt"] == 3
     ((loss,),) = [list(losses(root).values())]
     undisturbed = train("fit", *(each for each in SETTINGS if "disturb" not in each), "--model.network.width=4")
     assert [float(each) for each in loss] == undisturbed.column("val/loss")
@@ -223,6 +221,23 @@ def test_what_fails_around_a_run_costs_neither_the_run_nor_the_agent(root, serve
     assert [(run.state, run.handed_out) for run in server.sweep.runs.values()] == [("finished", 1)]
     (run,) = server.runs.values()
     assert [row["epoch"] for row in run.history if "val/loss" in row] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_is_one_run_and_starts_its_ranks_itself(root, server, key, wandb_env):
+    from package.launch.processes import trial_environment
+
+    member = SweepRun("abc", {})
+    server.sweeps["s1"] = Sweep("s1", {}, runs={"abc": member})
+    variables = dict(SLURM_JOB_ID=7, SLURM_NTASKS=1, SLURM_PROCID=0, SLURM_LOCALID=0)  # the agent is a task of SLURM's
+    for name, value in variables.items():
+        wandb_env.setenv(name, str(value))
+    environment = trial_environment() | dict(WANDB_SWEEP_ID="s1", WANDB_RUN_ID="abc", WANDB_PROJECT="p")
+    command = [sys.executable, "Train.py", "fit", *SETTINGS, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list(server.runs) == ["abc"] and member.state == "finished"
+    assert len(list(root.glob("runs/default/*/logs/rank-*.log"))) == 2
 
 
 def test_without_a_key_nothing_is_created_and_the_other_way_is_offered(root, create, server):
