@@ -14,6 +14,7 @@ from ..runs.folder import EXIT_CODES, RunFolder, restarts
 from ..runs.request import request, take_options
 from ..runs.settings import SettingsError
 from . import sbatch
+from .submit import log_option
 
 
 def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
@@ -63,13 +64,14 @@ def element() -> str:
 
 def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
     """Submit this element anew, counting how often; what SLURM said if it would not."""
-    task, extra = os.environ.get("SLURM_ARRAY_TASK_ID"), list(arguments)
+    task, options, extra = os.environ.get("SLURM_ARRAY_TASK_ID"), [], list(arguments)
     if task is not None:
-        index = int(take_options(arguments, "--index")[0][0])
-        extra = [str(index - int(task))] if index > int(task) else []
+        offset = int(take_options(arguments, "--index")[0][0]) - int(task)
+        logs = Path(take_options(arguments, "--run")[0][0]) / "logs"
+        options, extra = [f"--array={task}", *log_option(logs, offset)], [str(offset)] if offset else []
     os.environ["RESUBMITTED"] = str(restarts() + 1)  # sbatch hands the environment on
     try:
-        sbatch.submit([*([f"--array={task}"] if task is not None else []), str(batch), *extra])
+        sbatch.submit([*options, str(batch), *extra])
     except SettingsError as error:
         return str(error)
     return None

@@ -68,6 +68,11 @@ def chunks(indices: Sequence[int], limit: int, throttle: int | None) -> list[tup
     return [(offset, array(group, share)) for offset, group in groups.items()]
 
 
+def log_option(logs: Path, offset: int) -> list[str]:
+    """sbatch's option for the logs of an array that does not start at run 0; the batch file has that of the first."""
+    return [f"--output={str(logs).replace('%', '%%')}/{offset}+%a.log"] if offset else []
+
+
 def calls_for(
     experiment: Experiment, indices: Sequence[int], preset: Preset, resources: Resources, canary: bool = False
 ) -> list[list[str]]:
@@ -78,8 +83,8 @@ def calls_for(
         calls.append([f"--array={indices[0]}", str(experiment.canary)])
         first = ["--dependency=afterok:ID", "--kill-on-invalid-dep=yes"]
     for offset, selection in chunks(indices, preset.array_limit, resources.throttle):
-        log = [f"--output={str(experiment.logs).replace('%', '%%')}/{offset}+%a.log"] if offset else []
-        calls.append([f"--array={selection}", *log, *first, str(experiment.batch), *([str(offset)] if offset else [])])
+        options = [f"--array={selection}", *log_option(experiment.logs, offset), *first]
+        calls.append([*options, str(experiment.batch), *([str(offset)] if offset else [])])
     if notified(resources):
         calls.append(["--dependency=afterany:ID", str(experiment.folder / "notify.sbatch")])
     return calls
