@@ -99,8 +99,8 @@ class Experiment:
         self.wait(all_given, "these runs to train", SECONDS)
 
     def training(self, index: int) -> bool:
-        running = self.status(index).get("state") == "running"
-        return running and "epoch 1/" in (self.run(index) / "logs" / "rank-0.log").read_text()
+        log = self.run(index) / "logs" / "rank-0.log"
+        return self.status(index).get("state") == "running" and log.exists() and "epoch 1/" in log.read_text()
 
     def wait_states(self, *states: str) -> None:
         """Wait until the runs' own states, in order, are these."""
