@@ -71,6 +71,15 @@ def test_another_set_can_be_tested():
         ready(Numbers(test_on="distnt"))
 
 
+def test_a_data_set_without_training_samples_is_an_error():
+    class Misspelt(Numbers):
+        def load(self):
+            return {"training": numbers(0, 100)}
+
+    with pytest.raises(SettingsError, match="Misspelt.load must return `train`, not only training"):
+        ready(Misspelt())
+
+
 class Images(Dataset):
     """As torchvision's data sets are: samples by index, and `targets`."""
 
