@@ -72,4 +72,4 @@ def test_runs_of_wandb_agents_come_back(project, slurm, monkeypatch):
             assert [row["_step"] for row in run.history] == list(range(len(run.history)))
     assert sorted(each["attempt"] for each in statuses(project, "rates")) == [1, 2, 2]
     assert {each["state"] for each in statuses(project, "rates")} == {"done"}
-    assert KEY not in "".join(file.read_text() for file in project.folder.glob("slurm*/*.sbatch"))
+    assert KEY not in "".join(file.read_text() for file in project.folder.rglob("*.sbatch"))

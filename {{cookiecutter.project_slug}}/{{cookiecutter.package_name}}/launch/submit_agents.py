@@ -5,6 +5,7 @@ from pathlib import Path
 from ..runs.folder import write_atomically
 from . import presets, sbatch
 from .batch import render
+from .local_sweep import SWEEPS
 from .resources import resolve
 
 
@@ -25,7 +26,7 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path) ->
     """
     preset = presets.choose(cluster, root)
     resources = resolve(preset, presets.standing_request(root), array=count)
-    file = root / "slurm" / "sweep_agent.sbatch"
+    file = root / SWEEPS / f"{Path(sweep_id).name}.sbatch"  # not slurm/sweep_agent.sbatch, which is yours to edit
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, render(preset, resources, "agent", root.name))
     throttle = f"%{resources.throttle}" if resources.throttle and resources.throttle < count else ""
