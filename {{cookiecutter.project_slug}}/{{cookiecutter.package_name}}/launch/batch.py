@@ -68,7 +68,6 @@ def render(
         kind=kind,
         purpose=KINDS[kind],
         options=options(preset, resources, kind, name, experiment),
-        name=name,
         project=project,
         code=code or ".",
         experiment=experiment,
