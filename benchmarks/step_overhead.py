@@ -1,11 +1,11 @@
-"""What a training step costs: a plain PyTorch loop, a bare Lightning Trainer, a usual set-up, and this template's defaults.
+"""What a training step costs: plain PyTorch, a bare Lightning Trainer, a usual set-up, and this template's defaults.
 
     python benchmarks/step_overhead.py [--steps 600] [--repeats 5] [--json FILE]
 
-Each case runs in a process of its own, in turn, `repeats` times, with one thread; the least CPU time per step counts, since
-other programs can only add to it. The model is a tiny MLP, so that almost all of the time is overhead; a second model
-takes about 50 ms a step, so that one sees what is left of it in real training. CPU seconds include all threads of the
-process, and W&B is disabled in every case.
+Each case runs in a process of its own, in turn, `repeats` times, with one thread; the least CPU time per step counts,
+since other programs can only add to it. The model is a tiny MLP, so that almost all of the time is overhead; a second
+model takes about 50 ms a step, so that one sees what is left of it in real training. CPU seconds include all threads of
+the process, and W&B is disabled in every case.
 """
 
 import argparse
@@ -105,8 +105,9 @@ def run_trainer(case: str, model: dict, steps: int, folder: str) -> float:
         module = Classifier(network(**model), 10, torch.optim.AdamW)
         callbacks = [ExactResume(0), Checkpoints(), StopOnDivergence(), Report(), Timer()]
         trainer = pl.Trainer(
-            **common, callbacks=callbacks, logger=MetricsFile(folder), plugins=[AtomicCheckpointIO()], default_root_dir=folder,
-            enable_checkpointing=False, enable_progress_bar=False, log_every_n_steps=10, use_distributed_sampler=False,
+            **common, callbacks=callbacks, logger=MetricsFile(folder), plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder, enable_checkpointing=False, enable_progress_bar=False, log_every_n_steps=10,
+            use_distributed_sampler=False,
         )  # fmt: skip
     else:
 
@@ -136,7 +137,8 @@ def run_trainer(case: str, model: dict, steps: int, folder: str) -> float:
             trainer.callbacks.append(Timer())
         else:
             trainer = pl.Trainer(
-                **common, callbacks=[Timer()], logger=pl.loggers.CSVLogger(folder), log_every_n_steps=1, default_root_dir=folder
+                **common, callbacks=[Timer()], logger=pl.loggers.CSVLogger(folder), log_every_n_steps=1,
+                default_root_dir=folder,
             )  # fmt: skip
     trainer.fit(module, loader)
     return clock.per_step()
@@ -171,7 +173,7 @@ def main() -> None:
         return
 
     rows = []
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(machine)
     for model in MODELS:
         steps = arguments.steps if model == "tiny" else max(24, arguments.steps // 15)
@@ -183,7 +185,8 @@ def main() -> None:
         for case, seconds in runs.items():
             least = min(seconds)
             rows.append(dict(case=f"{model}: {CASES[case]}", seconds=least, ratio=round(least / bare, 3)))
-            print(f"{model:>6}  {least * 1e6:>9.0f} µs/step  {least / bare:>6.2f} × bare Trainer  {CASES[case]}", flush=True)
+            ratio = f"{least / bare:>6.2f} × bare Trainer"
+            print(f"{model:>6}  {least * 1e6:>9.0f} µs/step  {ratio}  {CASES[case]}", flush=True)
     if arguments.json:
         command = "python benchmarks/step_overhead.py " + f"--steps {arguments.steps} --repeats {arguments.repeats}"
         record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)

@@ -4,7 +4,8 @@
     python benchmarks/sweeps.py --json docs/benchmarks/data/sweeps.json
 
 Handing out: processes that take a trial, decide its parameters and write a result, with no run at all, on this
-machine's file system. Overhead: an agent whose runs (tests/sweeps/objective.py) end at once, less the time of those runs alone.
+machine's file system. Overhead: an agent whose runs (tests/sweeps/objective.py) end at once, less the time of those
+runs alone.
 """
 
 import argparse

@@ -15,7 +15,7 @@ import torch
 from package.runs.expand import expand
 
 SETTINGS = (
-    "--folds 2 --name cv --trainer.max_epochs=2 --trainer.accelerator=cpu --model.network.width=4 --cka=null "
+    "--folds 2 --name cv --trainer.max_epochs=6 --trainer.accelerator=cpu --model.network.width=4 --cka=null "
     "--checkpoints.every_n_steps=2 --trainer.log_every_n_steps=1"
 ).split()
 

@@ -50,7 +50,8 @@ def test_validation_every_so_many_samples(train):
 
 def test_gradients_are_clipped(train):
     """With SGD the first step is learning rate × clipped gradient, so its length is known."""
-    settings = ["--model.optimizer=SGD", "--model.optimizer.lr=1.0", "--model.lr_scheduler=null", "--trainer.max_steps=1"]
+    optimizer = ["--model.optimizer=SGD", "--model.optimizer.lr=1.0", "--model.lr_scheduler=null"]
+    settings = [*optimizer, "--trainer.max_steps=1"]
     start = train("fit", *settings, "--trainer.gradient_clip_val=1.0e-12", "--name=start")
     moved = train("fit", *settings, "--trainer.gradient_clip_val=0.01", "--name=moved")
     steps = [
@@ -66,7 +67,7 @@ def test_early_stopping_either_way(train, monitor, mode):
     """A learning rate of 0 never improves anything, so the run ends when patience does: after 1 + 2 validations."""
     run = train(
         "fit", "--config=experiments/early_stopping.yaml", "--model.optimizer.lr=0", "--trainer.max_epochs=9",
-        "--model.network=my_research_project.networks.MLP",  # nothing random, no running statistics: the same value every time
+        "--model.network=my_research_project.networks.MLP",  # nothing random in it: the same value every time
         f"--trainer.callbacks.monitor={monitor}", f"--trainer.callbacks.mode={mode}", "--trainer.callbacks.patience=2",
     )  # fmt: skip
     assert run.status["state"] == "done" and len(run.column(monitor)) == 3

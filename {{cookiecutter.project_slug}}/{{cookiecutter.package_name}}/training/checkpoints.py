@@ -104,7 +104,7 @@ class Checkpoints(Callback):
         every_n_minutes: minutes between two saves; None: only steps count. Work that a SIGKILL can cost at most.
         monitor: metric that decides which checkpoint is the best.
         mode: whether the best value of it is the smallest or the largest. A NaN is never the best.
-        keep: how many of the newest checkpoints to keep, at least 1; with 1 there is none to go back to when that one is damaged.
+        keep: how many of the newest checkpoints to keep; with only 1 there is none to go back to when it is damaged.
         full_disk: what to do when a checkpoint can't be written: `go on` without it, or `stop` with the error.
         config: what meta.json says the run's settings are: a path or an identity.
     """
