@@ -57,6 +57,7 @@ def test_random_trials_are_the_planners(create):
     assert chosen == expand({**config, "seed": 0}) and local.claim(None) is None
 
 
+@pytest.mark.slow
 def test_sixteen_agents_of_which_half_are_killed_lose_no_trial_and_double_none(create, agent):
     values = [round(0.1 * step, 1) for step in range(8)]
     local = create(

@@ -160,6 +160,7 @@ def test_a_sweep_is_checked_and_created_and_says_how_to_start_agents(root, creat
     assert not list(root.glob("runs/*")) and not list(root.glob("sweeps/*"))
 
 
+@pytest.mark.slow
 def test_two_agents_go_through_a_grid_to_its_end(root, server, key):
     sweep = made(server, root)
     with agents(root, sweep, count=2) as started:
