@@ -27,7 +27,7 @@ def main(url: str, file: str, threads: int, timeout: float) -> None:
     size, download = 0, None
     try:
         # An honest name instead of pySmartDL's random browser.
-        headers = {"headers": {"User-Agent": "pySmartDL/1.3.4"}}
+        headers = dict(headers={"User-Agent": "pySmartDL/1.3.4"})
         download = SmartDL(
             [url], dest=file, progress_bar=False, fix_urls=False, threads=threads, timeout=timeout, request_args=headers
         )

@@ -33,7 +33,7 @@ def finished_in_wandb(identities: Iterable[str], project: str, entity: str | Non
         path = f"{entity or api.default_entity}/{project}"
         for some in batches(wanted):
             ends = "|".join(each[:8] for each in some)
-            filters = {"state": "finished", "display_name": {"$regex": f"-({ends})$"}}
+            filters = dict(state="finished", display_name={"$regex": f"-({ends})$"})
             for run in api.runs(path, filters=filters, per_page=AT_ONCE):
                 found |= {each for each in some if run.state == "finished" and is_of(run.id, run.name or "", each)}
     except Exception as error:  # W&B's client has half a dozen kinds without a common parent

@@ -6,7 +6,7 @@
       LIST_OF_MODELS:                   # any key that starts with LIST: grids of their own, one after the other
         - {model.network: [MLP, ConvNet], model.network.dropout: [0.1]}
         - {model.network: [ConvNet], model.network.dropout: [0.2, 0.5]}
-      model.optimizer.lr: {logspace: {start: -4, stop: -2, num: 3}}
+      model.optimizer.lr: {logspace: {start: -4, stop: -2, num: 3} }
       trial: {repeat: 2}                # every run twice, with seeds 0 and 1
     folds: 5                            # every run five times, once for each fold
 
@@ -201,7 +201,7 @@ GENERATED = {"linspace": linspace, "logspace": logspace, "range": numbers, "repe
 
 
 def generate(name: str, arguments: Any, where: str) -> list[Any]:
-    """The values of an axis given by one of GENERATED: `{linspace: {start: 0, stop: 1, num: 5}}`, `{repeat: 3}`."""
+    """The values of an axis given by one of GENERATED: `{linspace: {start: 0, stop: 1, num: 5} }`, `{repeat: 3}`."""
     try:
         arguments = {"times": arguments} if name == "repeat" else one(arguments, where)
         if wrong := [k for k, v in arguments.items() if isinstance(v, bool) or not isinstance(v, int | float)]:

@@ -4,7 +4,7 @@
       model.network.width: {values: [16, 32, 64]}                    a list; with `probabilities` if you like
       model.optimizer.lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-1}
       trainer.max_epochs: {value: 5}                                 the same in all runs
-      data: {parameters: {batch_size: {min: 16, max: 128}}}          nested: data.batch_size, a whole number
+      data: {parameters: {batch_size: {min: 16, max: 128} } }        nested: data.batch_size, a whole number
 
 Every parameter is described by its quantile function: the value below which a share u of all draws lies. A random draw
 is the quantile of a random u, both ends are those of u = 0 and u = 1, and a Bayesian search may look for the best u.
