@@ -51,9 +51,8 @@ if __name__ == "__main__":
     assert end(start(whole)) == 0
     ends = []
     for fold, step, kill in KILLS:
-        step = max(
-            step, step_of(killed, fold) + 2
-        )  # one that this attempt makes: a process that starts takes no notice
+        # A step that this attempt has made: a process that is only starting does not take notice yet.
+        step = max(step, step_of(killed, fold) + 2)
         pid, deadline = start(killed), time.monotonic() + 120
         while step_of(killed, fold) < step:
             assert time.monotonic() < deadline
