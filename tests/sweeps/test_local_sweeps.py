@@ -121,7 +121,7 @@ def test_a_run_that_is_killed_while_it_starts_is_taken_again(create, agent, tiny
 
 def test_an_agent_waits_for_a_run_that_somebody_else_has_started_and_can_still_leave(create, agent):
     local = create(**GRID)
-    run = local.run_folder({"x": 0.1, "y": 0.5})
+    run = local.run_folders({"x": 0.1, "y": 0.5})[0]
     with run.locked():
         process = agent(str(local.folder))
         wait_for(lambda: list(local.trials()))
@@ -218,4 +218,4 @@ def test_worse_trials_are_stopped_early(create, agent):
     assert agent(str(local.folder)).wait(timeout=60) == 0
     states = [state for state, _ in results(local).values()]
     assert states[0] == "done" and states[3] == "stopped"
-    assert len(local.history(local.run_folder({"x": 0.9, "steps": 12, "pause": 0.3}).path)) < 12
+    assert len(local.history(local.run_folders({"x": 0.9, "steps": 12, "pause": 0.3})[0].path)) < 12

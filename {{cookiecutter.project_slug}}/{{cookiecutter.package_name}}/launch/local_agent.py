@@ -67,20 +67,25 @@ class LocalAgent:
             self.reason, self.deadline = REASONS[signal.Signals(number)], time.monotonic() + GRACE
             if self.child is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    self.child.send_signal(number)
+                    # A cross-validation leaves Ctrl-C to the terminal, which tells all of its processes.
+                    term = number == signal.SIGINT and self.local.sweep.verb != "fit"
+                    self.child.send_signal(signal.SIGTERM if term else number)
 
     def carry_out(self, trial: Trial, attempt: int) -> None:
         """One attempt of a trial, to its end or until we have to leave."""
         chosen = self.local.parameters(trial)
         if chosen is None:
             return trial.end(state="failed", value=None, reason="the space has no other point", run=None)
-        run = self.local.run_folder(chosen["overlay"])
-        self.wait_until_free(trial, attempt, run)
+        runs = self.local.run_folders(chosen["overlay"])
+        for run in runs:
+            self.wait_until_free(trial, attempt, run)
         if self.reason:
             return trial.leave(attempt, self.reason)
         arguments = self.local.sweep.arguments(chosen["overlay"])
         print(f"trial {trial.index}, attempt {attempt}: {' '.join(arguments)}", flush=True)
-        code, stopped = self.watch(trial, attempt, run, ["fit", *arguments])
+        code, stopped = self.watch(trial, attempt, runs[0], [self.local.sweep.verb, *arguments])
+        # Of a cross-validation, the first fold that is not done says how it stands.
+        run = next((run for run in runs if run.status().get("state") != "done"), runs[0])
         state, values = run.status().get("state"), self.local.history(run.path)
         result = dict(value=values[-1] if values else None, run=str(run.path), reason=None)
         if stopped:
@@ -148,7 +153,7 @@ class LocalAgent:
     def histories(self, trial: Trial) -> list[list[float]]:
         """The metric's values of all other trials."""
         others = [other.parameters for other in self.local.trials() if other.index != trial.index]
-        return [self.local.history(self.local.run_folder(each["overlay"]).path) for each in others if each]
+        return [self.local.history(self.local.run_folders(each["overlay"])[0].path) for each in others if each]
 
 
 def slot() -> str | None:

@@ -31,6 +31,7 @@ from ..runs.expand import trials as random_trials
 from ..runs.folder import RunFolder, now, write_atomically
 from ..runs.request import request
 from ..runs.settings import Flat, SettingsError
+from ..training.crossvalidation import collect
 from .sweep_file import Sweep, read_yaml
 
 SWEEPS = "sweeps"
@@ -103,8 +104,10 @@ class LocalSweep:
     @classmethod
     def create(cls, sweep: Sweep, root: Path) -> "LocalSweep":
         """A new folder for a sweep: sweeps/NAME, or NAME-2 and so on if there is one."""
-        if sweep.verb != "fit":
-            raise SettingsError("a local sweep runs `Train.py fit`; for folds use W&B, or `folds:` of a request")
+        if sweep.verb != "fit" and "early_terminate" in sweep.config:
+            raise SettingsError(
+                "early_terminate compares runs while they train, which a cross-validation has several of"
+            )
         (root / SWEEPS).mkdir(exist_ok=True)
         for number in range(1, 10_000):
             folder = root / SWEEPS / (sweep.name if number == 1 else f"{sweep.name}-{number}")
@@ -209,12 +212,22 @@ class LocalSweep:
 
     # Results
 
-    def run_folder(self, overlay: Flat) -> RunFolder:
-        """The folder of the run with these settings."""
-        return request("fit", self.sweep.arguments(overlay), self.root).folder
+    def run_folders(self, overlay: Flat) -> list[RunFolder]:
+        """The folder of the run with these settings; of a cross-validation, those of its folds."""
+        arguments = self.sweep.arguments(overlay)
+        first = request("fit", arguments, self.root)
+        if self.sweep.verb == "fit":
+            return [first.folder]
+        folds = range(first.settings.flat.get("data.folds", 5))
+        return [request("fit", [*arguments, f"--data.fold={fold}"], self.root).folder for fold in folds]
 
     def history(self, run: Path) -> list[float]:
-        """All values of the metric that a run has logged so far."""
+        """All values of the metric that a run has logged so far; of a cross-validation, that of its folds together."""
+        if self.sweep.verb != "fit":
+            mine = [
+                each for each in collect(run.parent) if run.name in each.runs.values() and len(each.runs) == each.folds
+            ]
+            return [value for each in mine if (value := each.metrics().get(self.sweep.metric or "")) is not None]
         try:
             with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 values = [row.get(self.sweep.metric or "") for row in csv.DictReader(file)]
