@@ -64,7 +64,7 @@ def test_schema_is_one_and_describes_every_key():
     assert set(definitions["resources"]["properties"]) == set(Resources.__dataclass_fields__) - filled_in
 
 
-@pytest.mark.parametrize("cluster", set(CLUSTERS) - {"sulis"})
+@pytest.mark.parametrize("cluster", sorted(set(CLUSTERS) - {"sulis"}))
 def test_an_ordinary_request_is_served(cluster):
     got = resolve(load(cluster, PROJECT), {**COMPLETE, "gpus": 1}, array=8)
     assert (got.gpus, got.nodes, got.tasks) == (1, 1, 1) and got.seconds and got.signal_seconds == 300

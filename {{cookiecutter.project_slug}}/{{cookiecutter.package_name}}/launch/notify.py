@@ -15,6 +15,11 @@ TIMEOUT = 30.0  # seconds; nobody waits for a message
 SENT = Path("sweeps", ".notified")  # a file for each sweep whose end has been told
 
 
+def wanted() -> bool:
+    """Whether there is anybody to tell."""
+    return bool(os.environ.get("NOTIFY_WEBHOOK")) or os.environ.get("NOTIFY_WANDB") == "1"
+
+
 def notify(title: str, text: str, project: str | None = None, entity: str | None = None) -> list[str]:
     """Send a message to whatever is set in the environment.
 
@@ -42,7 +47,7 @@ def notify_once(root: Path, sweep: str, text: str) -> list[str]:
         sweep: the sweep's id.
         text: how it ended.
     """
-    if not ({"NOTIFY_WEBHOOK", "NOTIFY_WANDB"} & set(os.environ)):
+    if not wanted():
         return []
     marker = root / SENT / sweep.replace("/", ":")
     marker.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,12 @@
 """From a planned experiment to jobs: batch files, one sbatch call for all runs, and the same again for what is left."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..runs.folder import write_atomically
 from ..runs.settings import SettingsError
-from . import sbatch
+from . import notify, sbatch
 from .batch import render
 from .experiment import Experiment
 from .presets import Preset
@@ -38,7 +37,7 @@ def write_batch_files(
 
 def notified(resources: Resources) -> bool:
     """Whether a job of its own has to tell how the array ended."""
-    return resources.mail_by_job or bool({"NOTIFY_WEBHOOK", "NOTIFY_WANDB"} & set(os.environ))
+    return resources.mail_by_job or notify.wanted()
 
 
 def array(indices: Sequence[int], throttle: int | None) -> str:
