@@ -4,11 +4,10 @@ import json
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 import yaml
+from webhook import webhook  # noqa: F401
 
 
 @pytest.fixture
@@ -172,7 +171,7 @@ def test_an_array_that_a_request_repeats_leaves_out_what_is_done(slurm_train, sp
     assert "--array=0-5 " in told
 
 
-def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, monkeypatch):
+def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, webhook):  # noqa: F811
     """The command of the job that waits for the array, with a webhook on this machine."""
     from my_research_project.launch import experiment
     from my_research_project.runs.expand import read_spec
@@ -184,23 +183,8 @@ def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project
     folder.mkdir()
     (folder / "status.json").write_text(json.dumps(dict(state="failed", reason="ValueError: no")))
 
-    received = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("NOTIFY_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
-        code, told, _ = slurm_train("notify", found.folder)
-        server.shutdown()
-    (message,) = received
+    code, told, _ = slurm_train("notify", found.folder)
+    (message,) = webhook
     assert message["title"] == "study has ended"
     assert "2 runs: 1 failed, 1 waiting\nrun 0 failed: ValueError: no" in message["text"]
     assert code == 0 and "webhook: sent" in told and "secret" not in told

@@ -1,37 +1,16 @@
 """Where it has to end: arrays of limited size, runs that come back for ever; and the one message at the end."""
 
-import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+import os
 
 import pytest
+from webhook import webhook  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def webhook():
-    """The address of a webhook on this machine, and what it has received."""
-    received = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", received
-        server.shutdown()
-
-
-def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, webhook):
+def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, webhook):  # noqa: F811
     """On a cluster of one's own, dropped into configs/clusters, whose arrays have two elements at most."""
-    address, received = webhook
+    address = os.environ["NOTIFY_WEBHOOK"]
     clusters = project.folder / "configs" / "clusters"
     (clusters / "small.yaml").write_text((clusters / "generic.yaml").read_text() + "\narray_limit: 2\n")
     calls = len(slurm.sbatch_calls())
@@ -45,7 +24,7 @@ def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, we
     experiment.wait_states("done", "done", "done")
     experiment.wait_empty()
     assert "run folder" in (experiment.logs / "2+0.log").read_text()  # run 2 is element 0 of the second array
-    assert [message["text"] for message in received] == ["large has ended\n3 runs: 3 done"]
+    assert [message["text"] for message in webhook] == ["large has ended\n3 runs: 3 done"]
     assert address not in "".join(file.read_text() for file in experiment.folder.glob("*.sbatch"))
 
 

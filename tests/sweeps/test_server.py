@@ -1,13 +1,12 @@
 """The sweep server, agents that ask it, and messages at the end of a sweep."""
 
-import json
 import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from webhook import webhook  # noqa: F401
 
 from package.launch import agent as agents
 from package.launch.notify import notify, notify_once
@@ -82,31 +81,7 @@ def test_a_wrong_port_or_one_that_is_taken_is_said(tmp_path):
             SweepServer(("127.0.0.1", server.http.server_port), tmp_path / "server.json")
 
 
-@pytest.fixture
-def webhook(monkeypatch):
-    """A webhook; the messages that it gets."""
-    messages = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    http = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs=dict(poll_interval=0.05))
-    thread.start()
-    monkeypatch.setenv("NOTIFY_WEBHOOK", f"http://127.0.0.1:{http.server_port}/secret")
-    yield messages
-    http.shutdown()
-    thread.join()
-    http.server_close()
-
-
-def test_a_sweep_that_ends_sends_one_message_however_many_agents_it_had(create, agent, webhook):
+def test_a_sweep_that_ends_sends_one_message_however_many_agents_it_had(create, agent, webhook):  # noqa: F811
     local = create(method="grid", parameters={"x": {"values": [0.1, 0.2, 0.3]}})
     for process in [agent(str(local.folder)) for _ in range(3)] + [agent(str(local.folder))]:
         assert process.wait(timeout=60) == 0

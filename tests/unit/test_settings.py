@@ -78,7 +78,13 @@ def test_a_class_written_as_yaml_on_the_command_line_is_flattened():
 
 @pytest.mark.parametrize(
     "text, message",
-    [("a: [1", "is not valid YAML"), ("- 1\n- 2", "found a list"), ("just words", "found a str"), ("a: \x00", "YAML")],
+    [
+        ("a: [1", "is not valid YAML"),
+        ("- 1\n- 2", "found a list"),
+        ("just words", "found a str"),
+        ("a: 1\nb: {c: 1, c: 2}", "c is there twice"),
+        ("a: \x00", "YAML"),
+    ],
 )
 def test_unreadable_files_are_named(tmp_path, text, message):
     file = tmp_path / "broken.yaml"

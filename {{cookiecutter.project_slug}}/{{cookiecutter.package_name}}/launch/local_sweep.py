@@ -30,9 +30,9 @@ from ..runs import space
 from ..runs.expand import trials as random_trials
 from ..runs.folder import RunFolder, now, write_atomically
 from ..runs.request import request
-from ..runs.settings import Flat, SettingsError
+from ..runs.settings import Flat, SettingsError, read_yaml
 from ..training.crossvalidation import collect
-from .sweep_file import Sweep, read_yaml
+from .sweep_file import Sweep
 
 SWEEPS = "sweeps"
 ENDLESS = 100_000  # trials of a random or Bayesian sweep without run_cap

@@ -15,9 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..runs.settings import Loader, SettingsError, did_you_mean
+from ..runs.settings import SettingsError, did_you_mean, read_yaml
 
 CLUSTERS = "configs/clusters"
 STANDING_REQUEST = "configs/slurm.yaml"
@@ -147,13 +145,9 @@ def machine() -> str:
 
 def read(file: Path) -> dict[str, Any]:
     """A YAML file as it stands, dates as text."""
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader) or {}  # a SafeLoader
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise SettingsError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise SettingsError(f"{file} must hold `key: value` lines, found a {type(data).__name__}")
-    return {key: value.isoformat() if isinstance(value, datetime.date) else value for key, value in data.items()}
+    return {
+        key: value.isoformat() if isinstance(value, datetime.date) else value for key, value in read_yaml(file).items()
+    }
 
 
 def tuples(data: Mapping[str, Any], kind: type) -> dict[str, Any]:

@@ -17,12 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..runs import space
-from ..runs.expand import KINDS
 from ..runs.request import NAME, Request, request, take_options
-from ..runs.settings import Flat, Loader, SettingsError, did_you_mean
+from ..runs.settings import Flat, SettingsError, did_you_mean, read_yaml
 
 KEYS = (
     "name", "description", "method", "metric", "parameters", "command", "run_cap", "early_terminate", "project",
@@ -147,31 +144,6 @@ def find(path: Path, root: Path) -> Path:
     there = [each.name for each in sorted((root / "configs" / "sweeps").glob("*"))]
     hint = did_you_mean(path.name, there) or f"; configs/sweeps has {', '.join(there) or 'none'}"
     raise SettingsError(f"no such sweep file, or folder with a sweep.yaml: {path}{hint}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; a key that is there twice is an error, not the last one's."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        refuse_repeated_keys(yaml.compose(text, Loader), path)
-        found = yaml.load(text, Loader)  # a SafeLoader
-    except OSError as error:
-        raise SettingsError(f"{path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path} must hold a mapping, found {KINDS.get(type(found), type(found).__name__)}")
-    return found
-
-
-def refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
-    """PyYAML would let the last one win without a word."""
-    if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise SettingsError(f"{path}: {twice[0]} is there twice")
-        for _, value in node.value:
-            refuse_repeated_keys(value, path)
 
 
 def read_folder(folder: Path) -> dict[str, Any]:

@@ -21,11 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from . import space
 from .identity import canonical
-from .settings import Flat, Loader, SettingsError, did_you_mean, flatten
+from .settings import Flat, SettingsError, did_you_mean, flatten, read_yaml
 
 SPEC_TYPES = dict(
     name=str, configs=list, parameters=dict, search_space=list, space=dict, trials=int, seed=int, folds=int,
@@ -43,14 +41,7 @@ def read_spec(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: it can't be read, is no YAML, or has keys that nothing reads.
     """
-    try:
-        spec = yaml.load(path.read_text(encoding="utf-8"), Loader)  # a SafeLoader
-    except OSError as error:
-        raise SettingsError(f"{path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict):
-        raise SettingsError(f"{path} must hold a mapping with `parameters:`, found {kind(spec)}")
+    spec = read_yaml(path)
     try:
         return spec if "method" in spec else checked_spec(spec)
     except SettingsError as error:

@@ -101,22 +101,41 @@ def dump(settings: Mapping[str, Any]) -> str:
     return yaml.dump(dict(settings), Dumper=Dumper, sort_keys=False, allow_unicode=True) if settings else ""
 
 
-def read(path: str | Path) -> Flat:
-    """Settings of one YAML file as short keys.
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; {} if it is empty. A key that is there twice is an error, not the last one's.
 
     Raises:
         SettingsError: the file can't be read, is no YAML or holds no mapping.
     """
     path = Path(path)
     try:
-        nested = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}  # a SafeLoader
+        loader = Loader(path.read_text(encoding="utf-8"))  # a SafeLoader
+        node = loader.get_single_node()
+        refuse_repeated_keys(node, path)
+        found = loader.construct_document(node) if node else None
     except OSError as error:
         raise SettingsError(f"{path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(nested, Mapping):
-        raise SettingsError(f"{path} must hold settings as `key: value` lines, found a {type(nested).__name__}")
-    return flatten(nested)
+    if not isinstance(found, dict | None):
+        raise SettingsError(f"{path} must hold a mapping, `key: value` lines, found a {type(found).__name__}")
+    return found or {}
+
+
+def refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
+    """PyYAML would let the last one win without a word."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise SettingsError(f"{path}: {twice[0]} is there twice")
+    if isinstance(node, yaml.CollectionNode):
+        for each in node.value:
+            refuse_repeated_keys(each[1] if isinstance(each, tuple) else each, path)
+
+
+def read(path: str | Path) -> Flat:
+    """Settings of one YAML file as short keys; SettingsError as `read_yaml`."""
+    return flatten(read_yaml(path))
 
 
 def parse_arguments(arguments: Iterable[str]) -> Flat:
