@@ -1,5 +1,6 @@
 """Kill chains: a run is killed again and again, at moments drawn from a seed, and compared with one that never was."""
 
+import contextlib
 import csv
 import json
 import random
@@ -44,9 +45,12 @@ class Server:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port below those that the system gives to outgoing connections, which could take it in the meantime."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -11,7 +11,7 @@ def test_array_to_the_end(project, slurm):
     """A canary, then all two at a time, from the code as it was submitted; one call of sbatch for each of both."""
     calls = len(slurm.sbatch_calls())
     parameters = {"model.optimizer.lr": [0.001, 0.003], "trial": [0, 1], "data.batch_size": [16, 32]}
-    experiment = project.submit("grid", "--canary", "--throttle", "2", parameters=parameters)
+    experiment = project.submit("eight", "--canary", "--throttle", "2", parameters=parameters)
     assert len(slurm.sbatch_calls()) == calls + 2
     model = project.folder / "my_research_project" / "model.py"
     text, most = model.read_text(), 0
@@ -29,12 +29,12 @@ def test_array_to_the_end(project, slurm):
     experiment.wait_empty()
     assert most == 2
     job = slurm.job(f"{experiment.job}_3")
-    assert (job["JobState"], job["ExitCode"], job["JobName"]) == ("COMPLETED", "0:0", "grid")
+    assert (job["JobState"], job["ExitCode"], job["JobName"]) == ("COMPLETED", "0:0", "eight")
     assert {file.name for file in experiment.logs.iterdir()} >= {f"{index}.log" for index in range(8)}
     assert "run folder" in experiment.log(3) and "Warning" not in experiment.log(3)
-    status = project.command("SlurmTrain.py", "status", "runs/grid")
+    status = project.command("SlurmTrain.py", "status", "runs/eight")
     assert "8 runs: 8 done" in status and "retry" not in status
-    assert "nothing to submit again" in project.command("SlurmTrain.py", "retry", "runs/grid", "--yes")
+    assert "nothing to submit again" in project.command("SlurmTrain.py", "retry", "runs/eight", "--yes")
 
 
 def test_108_runs_are_one_call(project, slurm):

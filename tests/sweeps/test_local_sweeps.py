@@ -11,6 +11,7 @@ import pytest
 from package.launch.local_agent import LocalAgent
 from package.launch.local_sweep import LocalSweep
 from package.runs.expand import expand
+from package.runs.folder import RunFolder
 
 GRID = dict(method="grid", parameters={"x": {"values": [0.1, 0.3, 0.5]}, "y": {"values": [0.5, 0.7]}})
 BOX = {"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}
@@ -119,9 +120,9 @@ def test_a_run_that_is_killed_while_it_starts_is_taken_again(create, agent, tiny
     assert results(local)[0][0] == "done"
 
 
-def test_an_agent_waits_for_a_run_that_somebody_else_has_started_and_can_still_leave(create, agent):
+def test_an_agent_waits_for_a_run_that_somebody_else_has_started_and_can_still_leave(create, agent, tiny):
     local = create(**GRID)
-    run = local.run_folders({"x": 0.1, "y": 0.5})[0]
+    run = RunFolder(tiny / local.run_folders({"x": 0.1, "y": 0.5})[0].path)  # as the agent, who works in the project
     with run.locked():
         process = agent(str(local.folder))
         wait_for(lambda: list(local.trials()))
@@ -209,7 +210,7 @@ def test_count_ends_an_agent(create, agent):
     assert len(results(local)) == 2
 
 
-def test_worse_trials_are_stopped_early(create, agent):
+def test_worse_trials_are_stopped_early(create, agent, tiny):
     local = create(
         method="grid",
         parameters={"x": {"values": [0.3, 0.31, 0.32, 0.9]}, "steps": {"value": 12}, "pause": {"value": 0.3}},
@@ -218,4 +219,5 @@ def test_worse_trials_are_stopped_early(create, agent):
     assert agent(str(local.folder)).wait(timeout=60) == 0
     states = [state for state, _ in results(local).values()]
     assert states[0] == "done" and states[3] == "stopped"
-    assert len(local.history(local.run_folders({"x": 0.9, "steps": 12, "pause": 0.3})[0].path)) < 12
+    stopped = tiny / local.run_folders({"x": 0.9, "steps": 12, "pause": 0.3})[0].path
+    assert 0 < len(local.history(stopped)) < 12
