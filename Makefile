@@ -23,9 +23,10 @@ demo: build/demo-env/installed  ## generate a project with the defaults, install
 	cd $(DEMO) && "$(CURDIR)/build/demo-env/bin/python" Train.py fit
 	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
 
+# Three processes on two cores: many tests wait for SLURM and W&B.
 test: .venv/installed  ## run all tests; apt installs SLURM for them where it can
 	sh tests/slurm/install.sh
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist worksteal
 
 quick: .venv/installed  ## run the tests that are quick
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"

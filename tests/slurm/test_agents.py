@@ -63,6 +63,9 @@ def test_runs_of_wandb_agents_come_back(project, slurm, monkeypatch):
         server.gone = 25.0  # more than a run needs to start on a busy machine
         variables = dict(WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY, WANDB_MODE="online")
         job = submit(project, "rates", **variables, WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="1")
+        # SLURM's requeue kills W&B's core with everything else, so W&B must have heard that the runs want to come back.
+        marked = lambda: [run.preempting for run in server.sweep.runs.values()] == [True, True]  # noqa: E731
+        slurm.wait(lambda: server.sweep and marked(), "both runs to be known to W&B", 120, project.folder)
         disturb_both(project, slurm, "rates", job)
         slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=300, logs=project.folder)
         runs = server.sweep.runs.values()
