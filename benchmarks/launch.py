@@ -114,10 +114,12 @@ def main() -> None:
         )
         version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip()
         note = f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one"
+        sizes = " ".join(map(str, arguments.runs))
+        command = f"python benchmarks/launch.py --runs {sizes} --one_by_one {arguments.one_by_one}"
         figures = dict(
             machine=f"{machine}, {version}; {note}",
             date=str(date.today()),
-            command="python benchmarks/launch.py",
+            command=command,
             rows=rows,
         )
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
