@@ -95,6 +95,7 @@ def main() -> None:
         template = clean_copy(Path(scratch) / "template")
         project = Path(cookiecutter(str(template), no_input=True, output_dir=scratch))
         start, each = check(slurm, project)
+        version = slurm.run("sbatch", "--version")
         for count in arguments.runs:
             found = measure(slurm, project, count)
             alone = one_by_one(slurm, project, count) if count <= arguments.one_by_one else None
@@ -112,7 +113,6 @@ def main() -> None:
         machine = (
             f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         )
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip()
         note = f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one"
         sizes = " ".join(map(str, arguments.runs))
         command = f"python benchmarks/launch.py --runs {sizes} --one_by_one {arguments.one_by_one}"
