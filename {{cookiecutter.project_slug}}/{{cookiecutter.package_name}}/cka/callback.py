@@ -35,7 +35,7 @@ class CKACallback(Callback):
     """Compare the model's layers with those of a reference on the validation data, while the model trains.
 
     The layers are recorded while ``validation_step`` runs; the reference is run on the same inputs just before. Each
-    map goes to ``cka/epoch-XXX.npz`` and ``.png`` in ``trainer.default_root_dir`` and, as a picture, to TensorBoard and
+    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir`` and, as a picture, to TensorBoard and
     W&B; the CKA of each layer with its own counterpart is logged as ``cka/REFERENCE/LAYER``, their mean as
     ``cka/REFERENCE`` (with "self": the mean over all pairs of different layers).
 

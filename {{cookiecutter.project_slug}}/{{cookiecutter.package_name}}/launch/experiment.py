@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 from ..runs.code import note_version
 from ..runs.folder import RunFolder, write_atomically
 from ..runs.plan import Plan
-from ..runs.request import MANIFEST
-from ..runs.settings import SettingsError, dump, read
+from ..runs.request import MANIFEST, frozen_layers
+from ..runs.settings import Settings, SettingsError, dump, read
 from .sbatch import Element, endings, queue
 
 # Folders of the project that a snapshot leaves out: results, data, what other programs make. So it does with hidden
@@ -96,10 +96,10 @@ class Experiment:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that all its runs share."""
-        found: dict[str, Any] = {}
-        for file in sorted((self.folder / "configs").glob("*.yaml")):
-            found |= read(file)
-        return found
+        found = Settings()
+        for layer, source in frozen_layers(self.folder):
+            found.add(layer, source)
+        return found.flat
 
     def log(self, index: int) -> Path:
         """What the jobs of one run have printed, requeued and submitted again ones included."""

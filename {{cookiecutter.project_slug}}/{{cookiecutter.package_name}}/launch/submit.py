@@ -79,7 +79,8 @@ def calls_for(
     calls: list[list[str]] = []
     first = []
     if canary:
-        calls.append([f"--array={indices[0]}", str(experiment.canary)])
+        ((offset, selection),) = chunks(indices[:1], preset.array_limit, None)
+        calls.append([f"--array={selection}", str(experiment.canary), *([str(offset)] if offset else [])])
         first = ["--dependency=afterok:ID", "--kill-on-invalid-dep=yes"]
     for offset, selection in chunks(indices, preset.array_limit, resources.throttle):
         options = [f"--array={selection}", *log_option(experiment.logs, offset), *first]
@@ -99,7 +100,9 @@ def submit(experiment: Experiment, calls: Sequence[Sequence[str]], command: str)
     for arguments in calls:
         depends = ":".join(jobs) if any("afterany:ID" in each for each in arguments) else "".join(jobs[:1])
         try:
-            jobs.append(sbatch.submit([each.replace(":ID", f":{depends}") for each in arguments], command))
+            # Only there: a folder's name may hold :ID too.
+            known = [each.replace(":ID", f":{depends}") if each.startswith("--dep") else each for each in arguments]
+            jobs.append(sbatch.submit(known, command))
         except SettingsError as error:
             if jobs and "afterok:ID" in " ".join(arguments):
                 sbatch.cancel(jobs)  # a canary of nothing

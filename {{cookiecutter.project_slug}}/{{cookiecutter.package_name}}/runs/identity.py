@@ -58,6 +58,11 @@ def identity(flat: Mapping[str, Any], codeversion: str | None = None) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def folder_name(trial: int, changes: Mapping[str, Any], run_identity: str) -> str:
+    """The name of a run's folder, NNN-SHORTNAME-HASH8; only the last part tells runs apart."""
+    return f"{trial:03d}-{short_name(changes)}-{run_identity[:8]}"
+
+
 def short_name(changes: Mapping[str, Any], length: int = 48) -> str:
     """A name for a folder from what a run changes: `batch_size=64,lr=0.01`, path-safe, `base` if nothing is changed.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .expand import axes, distinct, product
-from .identity import short_name
+from .identity import folder_name
 from .request import BASE, NAME, Request, assemble, find, short
 from .settings import Flat, SettingsError, read
 
@@ -130,7 +130,7 @@ def plan(
         folder = wanted.folder.path.parent
         trial = wanted.settings.flat.get("trial", 0)
         names = {key: value for key, value in overlay.items() if key in varying}
-        leaf = f"{trial:03d}-{short_name(names)}-{wanted.identity[:8]}"
+        leaf = folder_name(trial, names, wanted.identity)
         runs.append(PlannedRun(index, overlay, wanted.identity, leaf))
         taken[wanted.identity] = runs[-1]
     return Plan(name, folder, layers, runs, [(key, len(choices)) for key, choices in parts], notes, dict(spec))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .folder import RunFolder
-from .identity import counting, identity, short_name
+from .identity import counting, folder_name, identity
 from .settings import Flat, Settings, SettingsError, did_you_mean, parse_arguments, read, same_class
 
 COMMAND_LINE = "the command line"
@@ -110,8 +110,12 @@ def planned(experiment: Path, index: str) -> tuple[dict, list[tuple[Flat, str]]]
     if line is None:
         raise SettingsError(f"--index {index}: {experiment / MANIFEST} has no such run")
     row = json.loads(line)
-    files = sorted((experiment / "configs").glob("*.yaml"))
-    return row, [*((read(file), file.name) for file in files), (row["overlay"], f"run {index}")]
+    return row, [*frozen_layers(experiment), (row["overlay"], f"run {index}")]
+
+
+def frozen_layers(experiment: Path) -> list[tuple[Flat, str]]:
+    """The settings that all runs of an experiment share, as they were when it was submitted, and their files."""
+    return [(read(file), file.name) for file in sorted((experiment / "configs").glob("*.yaml"))]
 
 
 def existing(folder: Path, run_identity: str) -> RunFolder:
@@ -172,7 +176,7 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
         raise SettingsError(
             f"--name {group} can't name an experiment: use letters, digits and ._=+- (no bare number or date)"
         )
-    leaf = f"{trial:03d}-{short_name(changes)}-{run_identity[:8]}"
+    leaf = folder_name(trial, changes, run_identity)
     folder = RunFolder(Path(str(settings.flat.get("runs_dir", "runs"))) / group / leaf)
     return Request(
         command, settings, files, list(arguments), list(arguments), changes, folder, run_identity, group, overrides
