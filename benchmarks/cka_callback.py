@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import platform
-import sys
 import tempfile
 import time
 import warnings
@@ -19,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from cka_cases import TEMPLATE
 from lightning.pytorch import Trainer
+from template_path import use_template
 
 EPOCHS = 20
 SETTINGS = {
@@ -33,10 +32,10 @@ SETTINGS = {
 
 
 def seconds(settings):
-    from package.cka import CKACallback
-    from package.data import Digits
-    from package.model import Classifier
-    from package.networks import ConvNet
+    from data import Digits
+    from lightning_hpc.cka import CKACallback
+    from model import Classifier
+    from networks import ConvNet
 
     torch.manual_seed(0)
     model = Classifier(ConvNet(10, (1, 8, 8)), 10, partial(torch.optim.AdamW, lr=3e-3))
@@ -62,14 +61,12 @@ def main():
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "package").symlink_to(TEMPLATE)
-        sys.path.insert(0, folder)
-        seconds({})  # imports
-        results = {name: [] for name in SETTINGS}
-        for _ in range(arguments.repeats):
-            for name, settings in SETTINGS.items():
-                results[name].append(seconds(settings))
+    use_template()
+    seconds({})  # imports
+    results = {name: [] for name in SETTINGS}
+    for _ in range(arguments.repeats):
+        for name, settings in SETTINGS.items():
+            results[name].append(seconds(settings))
     rows, without = [], min(results["without"])[0]
     for name, measured in results.items():
         least, maps = min(measured)

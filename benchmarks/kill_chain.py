@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"  # where lightning_hpc is
 KILLS_PER_CHAIN = 8
 
 
@@ -32,20 +32,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "package").symlink_to(PACKAGE)
-        sys.path[:0] = [scratch, str(ROOT / "tests" / "resume")]
-        os.environ |= dict(PYTHONPATH=scratch, OMP_NUM_THREADS="1", PYTHONPYCACHEPREFIX=scratch)
+        sys.path[:0] = [str(PROJECT), str(ROOT / "tests" / "resume")]
+        os.environ |= dict(PYTHONPATH=str(PROJECT), OMP_NUM_THREADS="1", PYTHONPYCACHEPREFIX=scratch)
         sys.pycache_prefix = scratch  # compiled files in the template's folder would be copied into projects
         figures = {
-            name: measure(name == "stock Lightning", options, Path(scratch))
-            for name in ("this template", "stock Lightning")
+            "this template": measure(False, options, Path(scratch)),
+            "stock Lightning": measure(True, options, Path(scratch)),
         }
-    rows = [
-        {"": label} | {name: values[label] for name, values in figures.items()} for label in figures["this template"]
-    ]
+
+    rows = []
+    for label in figures["this template"]:
+        row = {name: values[label] for name, values in figures.items()}
+        rows.append({"": label, **row})
+
     print(" " * 38 + "".join(f"{name:>17}" for name in figures))
     for row in rows:
-        print("".join(f"{value:<38}" if not name else f"{value:>17}" for name, value in row.items()))
+        label, *values = row.values()
+        print(f"{label:<38}" + "".join(f"{value:>17}" for value in values))
     if options.json:
         import torch
 
@@ -81,8 +84,9 @@ def measure(stock: bool, options: argparse.Namespace, scratch: Path) -> dict[str
         chains.append(chain)
         print(f"{folder.name}: {len(chain.kills)} kills, {len(chain.differences)} differences", file=sys.stderr)
     server.close()
+
     kills = sum(len(chain.kills) for chain in chains)
-    found = [difference for chain in chains for difference in chain.differences]
+    differences = [difference for chain in chains for difference in chain.differences]
     return {
         "runs": len(chains),
         "kills": kills,
@@ -91,7 +95,7 @@ def measure(stock: bool, options: argparse.Namespace, scratch: Path) -> dict[str
         "runs that differ at the end": sum(bool(chain.differences) for chain in chains),
         "  … in their weights": sum(any("state_dict" in d for d in chain.differences) for chain in chains),
         "  … in metrics.csv": sum(any("metrics.csv" in d for d in chain.differences) for chain in chains),
-        "differences (tensors, counters, rows)": len(found),
+        "differences (tensors, counters, rows)": len(differences),
         "batches repeated per kill": round(sum(chain.repeated for chain in chains) / kills, 1),
         "seconds per attempt": round(sum(chain.seconds for chain in chains) / len(chains), 2),
     }

@@ -19,7 +19,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from template_path import use_template
+
 CASES = {
     "raw": "plain PyTorch loop",
     "bare": "Lightning Trainer, everything off (barebones)",
@@ -80,8 +81,7 @@ class Clock:
 
 
 def run_trainer(case: str, model: dict, steps: int, folder: str) -> float:
-    sys.path.insert(0, folder)
-    (Path(folder) / "package").symlink_to(ROOT / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}")
+    use_template()
     import lightning.pytorch as pl
     import torch
     import torchmetrics
@@ -95,15 +95,15 @@ def run_trainer(case: str, model: dict, steps: int, folder: str) -> float:
     loader = torch.utils.data.DataLoader(dataset(model["features"], steps), batch_size=BATCH, shuffle=True)
     common = dict(max_epochs=1, accelerator="cpu", devices=1, num_sanity_val_steps=0, enable_model_summary=False)
     if case == "ours":
-        from package.model import Classifier
-        from package.training.checkpoints import AtomicCheckpointIO, Checkpoints
-        from package.training.metrics_file import MetricsFile
-        from package.training.reporting import Report
-        from package.training.resume import ExactResume
-        from package.training.stopping import StopOnDivergence
+        from lightning_hpc.survive.checkpoint_io import AtomicCheckpointIO
+        from lightning_hpc.survive.checkpoints import Checkpoints
+        from lightning_hpc.survive.exact_resume import ExactResume
+        from lightning_hpc.survive.metrics_file import MetricsFile
+        from lightning_hpc.training.callbacks import EpochReport, StopOnDivergence
+        from model import Classifier
 
         module = Classifier(network(**model), 10, torch.optim.AdamW)
-        callbacks = [ExactResume(0), Checkpoints(), StopOnDivergence(), Report(), Timer()]
+        callbacks = [ExactResume(0), Checkpoints(), StopOnDivergence(), EpochReport(), Timer()]
         trainer = pl.Trainer(
             **common, callbacks=callbacks, logger=MetricsFile(folder), plugins=[AtomicCheckpointIO()],
             default_root_dir=folder, enable_checkpointing=False, enable_progress_bar=False, log_every_n_steps=10,

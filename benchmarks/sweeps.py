@@ -20,16 +20,16 @@ import time
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
+from template_path import ROOT, use_template
+
 WORKER = """
 import sys
 from pathlib import Path
-from package.launch.local_sweep import LocalSweep
+from lightning_hpc.sweeps.local_sweep import LocalSweep
 local = LocalSweep(Path(sys.argv[1]), Path(sys.argv[2]))
 while claimed := local.claim(None):
     trial, _ = claimed
-    overlay = local.parameters(trial)["overlay"]
+    overlay = local.choose(trial)["overlay"]
     trial.end(state="done", value=(overlay["x"] - 0.3) ** 2 + (overlay["y"] - 0.7) ** 2)
 """
 BOX = {"x": {"min": 0.0, "max": 1.0}, "y": {"min": 0.0, "max": 1.0}}
@@ -41,10 +41,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "package").symlink_to(PACKAGE)
-        sys.path.insert(0, scratch)
-        os.environ |= dict(PYTHONPATH=scratch, OMP_NUM_THREADS="1", PYTHONPYCACHEPREFIX=scratch)
-        sys.pycache_prefix = scratch  # compiled files in the template's folder would be copied into projects
+        use_template()
+        os.environ["OMP_NUM_THREADS"] = "1"
         rows = [
             hand_out(Path(scratch), method, processes, options.trials)
             for method in ("random", "bayes")
@@ -70,11 +68,11 @@ def project(folder: Path) -> Path:
 
 def create(root: Path, **config):
     """A local sweep in a project."""
-    from package.launch.local_sweep import LocalSweep
-    from package.launch.sweep_file import Sweep, checked
+    from lightning_hpc.sweeps.local_sweep import LocalSweep
+    from lightning_hpc.sweeps.sweep_file import Sweep, read_specification
 
     content = dict(metric={"name": "loss", "goal": "minimize"}, parameters=BOX, **config)
-    return LocalSweep.create(Sweep(checked(content, "bowl"), root / "bowl.yaml"), root)
+    return LocalSweep.create(Sweep(read_specification(content, "bowl"), root / "bowl.yaml"), root)
 
 
 def hand_out(scratch: Path, method: str, processes: int, trials: int) -> dict[str, object]:
@@ -95,7 +93,7 @@ def overhead(scratch: Path, trials: int) -> dict[str, object]:
     """Seconds that an agent adds to each trial."""
     root = project(scratch / "overhead")
     local = create(root, method="random", run_cap=trials)
-    agent = "import sys; from pathlib import Path; from package.launch.agent import main; "
+    agent = "import sys; from pathlib import Path; from lightning_hpc.entrance import sweep_agent as main; "
     agent += "sys.exit(main([sys.argv[1]], Path(sys.argv[2])))"
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", agent, str(local.folder), str(root)], check=True, stdout=subprocess.DEVNULL)

@@ -2,11 +2,12 @@
 
 A marker in a page, on a line of its own, is replaced:
 
-    <!-- class: data.Digits data -->       arguments of a class of the package; the keys begin with the last word
-    <!-- settings: training/cli.py -->     settings that the command line adds
+    <!-- class: data.Digits data -->       arguments of a class; the keys begin with the last word
+    <!-- exports: cka -->                  the public names of a room of lightning_hpc, and what each is
+    <!-- settings: settings -->            settings that this room adds to those of classes
     <!-- figures: generation.json -->      a table of docs/benchmarks/data/generation.json
-    <!-- clusters: configs/clusters -->     a table of the presets
-    <!-- keys: preset -->                   the keys of a preset, or those of `resources`, from the presets' schema
+    <!-- clusters: configs/clusters -->    a table of the presets
+    <!-- keys: preset -->                  the keys of a preset from its schema, or `resources` from their table
 
 The code is parsed and not imported, so that building the pages needs neither torch nor anything else of a project.
 """
@@ -19,13 +20,15 @@ from pathlib import Path
 import yaml
 
 DOCS = Path(__file__).parent
-PACKAGE = DOCS.parent / "{{cookiecutter.project_slug}}" / "{{cookiecutter.package_name}}"
-MARKER = re.compile(r"^<!-- (class|settings|figures|clusters|keys): (\S+) ?(\S*) -->$", re.MULTILINE)
+PROJECT = DOCS.parent / "{{cookiecutter.project_slug}}"
+PACKAGE = PROJECT / "{{cookiecutter.package_name}}"
+ROOMS = PROJECT / "lightning_hpc"
+MARKER = re.compile(r"^<!-- (class|exports|settings|figures|clusters|keys): (\S+) ?(\S*) -->$", re.MULTILINE)
 
 
 def fill_in(page: str) -> str:
-    """A page's text with its markers replaced."""
-    sources = {"class": class_arguments, "settings": added_settings, "figures": figures}
+    """Return a page's text with its markers replaced."""
+    sources = {"class": class_arguments, "exports": exports, "settings": added_settings, "figures": figures}
     sources |= {"clusters": clusters, "keys": keys}
     return MARKER.sub(lambda marker: sources[marker[1]](*filter(None, marker.groups()[1:])), page)
 
@@ -36,18 +39,38 @@ def setting(key: str, kind: str, default: str | None, text: str) -> str:
     return f"- `{key}` (`{kind}`, {default}): {' '.join(text.split())}\n"
 
 
+def module_files(module: str) -> list[Path]:
+    """The files of a module by its dotted name; of a room of lightning_hpc all files in it."""
+    place = PROJECT if module.startswith("lightning_hpc") else PACKAGE
+    path = place / module.replace(".", "/")
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def find_definition(module: str, name: str) -> tuple[list[ast.stmt], ast.ClassDef | ast.FunctionDef]:
+    """The class or function of that name, and all statements of the file that it is in."""
+    for file in module_files(module):
+        statements = ast.parse(file.read_text(encoding="utf-8")).body
+        for statement in statements:
+            if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
+                return statements, statement
+    raise LookupError(f"there is no {name} in {module}")
+
+
 def class_arguments(path: str, prefix: str = "") -> str:
     """The first sentence of a class's docstring, and name, type, default and description of each argument."""
     module, _, name = path.rpartition(".")
-    file = PACKAGE / f"{module.replace('.', '/')}.py"
-    nodes = ast.parse(file.read_text(encoding="utf-8")).body
-    node = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == name)
+    statements, node = find_definition(module, name)
     summary, _, rest = ast.get_docstring(node).partition("\n\n")
+    summary = " ".join(summary.split())
+
     constructors = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
     if not constructors:  # the arguments are those of the class that it inherits from
         parent = node.bases[0].id
-        home = next(n.module for n in nodes if isinstance(n, ast.ImportFrom) and parent in [a.name for a in n.names])
-        return f"{' '.join(summary.split())}\n\n{class_arguments(f'{home}.{parent}', prefix).partition(chr(10) * 2)[2]}"
+        imports = [statement for statement in statements if isinstance(statement, ast.ImportFrom)]
+        home = next(item.module for item in imports if parent in [alias.name for alias in item.names])
+        inherited = class_arguments(f"{home}.{parent}", prefix)
+        return f"{summary}\n\n{inherited.partition(chr(10) * 2)[2]}"
+
     (constructor,) = constructors
     section = re.search(r"^Args:\n((?:    .*\n|\n)+)", f"{rest}\n", re.MULTILINE)
     described = dict(re.findall(r"^    (\w+): ((?:.*\n?)(?: {8}.*\n?)*)", section[1], re.MULTILINE))
@@ -62,29 +85,50 @@ def class_arguments(path: str, prefix: str = "") -> str:
         )
         for argument, default in zip(arguments, defaults, strict=True)
     ]
-    return f"{' '.join(summary.split())}\n\n{''.join(lines)}"
+    return f"{summary}\n\n{''.join(lines)}"
 
 
-def added_settings(file: str) -> str:
-    """Name, type, default and help of each `parser.add_argument("--…")` in a file of the package."""
-    nodes = ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8")))
-    calls = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "add_argument"]
+def exported_names(room: str) -> list[str]:
+    """The public names of a room: what its __init__.py imports from its files."""
+    nodes = ast.walk(ast.parse((ROOMS / room / "__init__.py").read_text(encoding="utf-8")))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+    names = [alias.name for statement in imports for alias in statement.names]
+    return sorted(names, key=str.lower)
+
+
+def exports(room: str) -> str:
+    """A list of a room's public names, each with the first paragraph of its docstring."""
     lines = []
-    for call in sorted(calls, key=lambda call: call.lineno):
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        kind = ast.unparse(given["type"]) if "type" in given else "str"
-        default = ast.unparse(given["default"]) if "default" in given else "None"
-        lines.append(setting(call.args[0].value, kind, default, given["help"].value))
+    for name in exported_names(room):
+        _, node = find_definition(f"lightning_hpc.{room}", name)
+        summary, _, _ = ast.get_docstring(node).partition("\n\n")
+        lines.append(f"- `{name}`: {' '.join(summary.split())}\n")
+    return "".join(lines)
+
+
+def added_settings(room: str) -> str:
+    """Name, type, default and help of each `parser.add_argument("--…")` in a room of lightning_hpc."""
+    lines = []
+    for file in module_files(f"lightning_hpc.{room}"):
+        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        calls = [node for node in nodes if isinstance(node, ast.Call)]
+        for call in sorted(calls, key=lambda call: call.lineno):
+            if getattr(call.func, "attr", "") != "add_argument" or not call.args[0].value.startswith("--"):
+                continue
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            kind = ast.unparse(given["type"]) if "type" in given else "str"
+            default = ast.unparse(given["default"]) if "default" in given else "None"
+            lines.append(setting(call.args[0].value, kind, default, given["help"].value))
     return "".join(lines)
 
 
 def clusters(folder: str) -> str:
     """A table of the presets: what they hold, and where and when it was read."""
     lines = ["| preset | status | platform | partitions | needs | read on | source |", "|---" * 7 + "|"]
-    for file in sorted((PACKAGE.parent / folder).glob("*.yaml")):
+    for file in sorted((PROJECT / folder).glob("*.yaml")):
         preset = yaml.safe_load(file.read_text(encoding="utf-8"))
         partitions = ", ".join(
-            f"{name} ({each.get('time', '?')})" for name, each in preset.get("partitions", {}).items()
+            f"{name} ({limits.get('time', '?')})" for name, limits in preset.get("partitions", {}).items()
         )
         needs = preset.get("required", []) + ["gpu_type"] * preset.get("gpu_type_required", False)
         cells = [preset["status"], preset.get("platform", "any"), partitions, ", ".join(needs), preset["checked"]]
@@ -94,11 +138,22 @@ def clusters(folder: str) -> str:
     return "\n".join(lines)
 
 
-def keys(definition: str) -> str:
-    """Each key of a definition in the presets' schema, and what it means."""
-    schema = json.loads((PACKAGE / "launch" / "cluster.schema.json").read_text(encoding="utf-8"))
-    properties = schema["$defs"][definition]["properties"]
-    return "\n".join(f"- `{key}`: {each['description']}" for key, each in properties.items())
+def keys(table: str) -> str:
+    """Each key of a preset, or of the resources that a job asks for, and what it means."""
+    if table == "resources":
+        described = resource_keys()
+    else:
+        schema = json.loads((ROOMS / "slurm" / "cluster.schema.json").read_text(encoding="utf-8"))
+        properties = schema["$defs"][table]["properties"]
+        described = {name: schema_of_key["description"] for name, schema_of_key in properties.items()}
+    return "\n".join(f"- `{key}`: {text}" for key, text in described.items())
+
+
+def resource_keys() -> dict[str, str]:
+    """The fields of the table of resources, each with the text that `key("…")` gives it."""
+    _, table = find_definition("lightning_hpc.slurm", "Resources")
+    fields = [item for item in table.body if isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Call)]
+    return {item.target.id: item.value.args[0].value for item in fields if item.value.func.id == "key"}
 
 
 def figures(file: str) -> str:

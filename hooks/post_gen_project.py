@@ -40,6 +40,10 @@ PYTORCH = {
 CUDA_OVERRIDE = {"cuda12": "CONDA_OVERRIDE_CUDA=12.9 ", "cuda13": "CONDA_OVERRIDE_CUDA=13.0 "}
 # slurm/*.sbatch as the template leaves them.
 BATCH_FILE = "#!/bin/bash\n# The post-generation hook writes this file for the chosen cluster.\n"
+# While git runs a hook, these point to the repository of the surrounding commit.
+OF_ANOTHER_REPOSITORY = ("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE", "GIT_COMMON_DIR")
+# A line of README.md as the template leaves it.
+README_LINE = "# The post-generation hook writes the command of the chosen cluster here."
 # Parents of conditional files: cookiecutter makes them even when no file goes in.
 OPTIONAL_FOLDERS = (".github/workflows", ".github", "kubernetes")
 
@@ -84,11 +88,10 @@ def write_batch_files(project: Path, answers: dict[str, str]) -> Any:
     """
     sys.dont_write_bytecode = True  # compiled files would lie about in the new project
     sys.path.insert(0, str(project))
-    package = answers["package_name"]
-    modules = (importlib.import_module(f"{package}.launch.{name}") for name in ("presets", "resources", "batch"))
-    presets, resources, batch = modules
+    modules = (importlib.import_module(f"lightning_hpc.slurm.{name}") for name in ("presets", "placement", "batch"))
+    presets, placement, batch = modules
     preset = presets.load(answers["cluster"], project)
-    granted = resources.resolve(preset, presets.standing_request(project), partial=True)
+    granted = placement.resolve(preset, presets.project_resources(project), partial=True)
     for kind, name in batch.BY_HAND.items():
         file = project / name
         if file.exists() and file.read_text(encoding="utf-8") == BATCH_FILE:
@@ -105,26 +108,43 @@ def remove_empty_folders(project: Path) -> None:
             path.rmdir()
 
 
-def first_commit(project: Path, name: str, email: str) -> None:
+def first_commit(project: Path, name: str, email: str) -> str | None:
     """Make a git repository with one commit; do nothing without git or inside a repository. Never fails or asks.
 
     The user's git configuration is read and not changed: who has set no name there commits under the answers' name.
+
+    Returns:
+        what git says if it can't; None otherwise.
     """
     inside = any((folder / ".git").exists() for folder in (project, *project.parents))
     if inside or "GIT_DIR" in os.environ or not shutil.which("git"):
-        return
+        return None
+
+    # In a hook of git, GIT_INDEX_FILE is the index of the commit under way, into which nothing of ours may get.
+    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
     # No signing and no hooks: either may ask for a passphrase or need a network.
     quiet = ["-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}"]
     identity = ["-c", f"user.name={name}", "-c", f"user.email={email or 'nobody@localhost'}"]
     commit = ["commit", "--quiet", "--message", "Generate the project"]
 
-    def git(*arguments: str) -> bool:
+    def git(*arguments: str) -> str | None:
+        """Run git; returns what it says if it fails."""
         command = ["git", *quiet, *arguments]
-        return subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+        options = dict(cwd=project, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(command, **options, text=True, errors="replace")
+        if done.returncode == 0:
+            return None
+        return (done.stderr.strip().splitlines() or [f"git {arguments[0]} has failed"])[-1]
 
-    branch = [] if git("config", "init.defaultBranch") else ["--initial-branch=main"]
-    if git("init", "--quiet", *branch) and git("add", "--all") and not git(*commit):
-        git(*identity, *commit)
+    problem = git("init", "--quiet")
+    # Not by --initial-branch, which git has from 2.28 on only.
+    if problem is None and git("config", "init.defaultBranch"):
+        problem = git("symbolic-ref", "HEAD", "refs/heads/main")
+    if problem is None:
+        problem = git("add", "--all")
+    if problem is None and git(*commit):
+        problem = git(*identity, *commit)
+    return problem
 
 
 def environment_command(answers: dict[str, str], conda: Mapping[str, str]) -> str:
@@ -136,7 +156,7 @@ def environment_command(answers: dict[str, str], conda: Mapping[str, str]) -> st
     """
     slug, account = answers["project_slug"], answers["slurm_account"]
     if answers["cluster"] == "generic" and answers["conda_environment"] == "auto":
-        return "python3 -m venv .venv && . .venv/bin/activate && pip install -e ."
+        return "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'"
     place = conda.get("folder", "")
     if "{account}" in place and not account:
         place = ""
@@ -146,6 +166,13 @@ def environment_command(answers: dict[str, str], conda: Mapping[str, str]) -> st
     prefix = f" -p {place}" if place else ""
     activate = conda.get("activate", "conda activate")
     return f"{prepare}{override}conda env create -f environment.yml{prefix} && {activate} {place or slug}"
+
+
+def complete_readme(file: Path, command: str) -> None:
+    """Write the command that makes the environment into README.md, if it is as the template leaves it."""
+    text = file.read_text(encoding="utf-8")
+    if README_LINE in text:
+        file.write_text(text.replace(README_LINE, command), encoding="utf-8")
 
 
 def next_commands(answers: dict[str, str], conda: Mapping[str, str], project: Path, shell: str | None) -> list[str]:
@@ -165,6 +192,7 @@ def main() -> None:
     complete_environment(project / "environment.yml", answers["__conda_environment"], requirements)
     complete_environment(project / "environment-cpu.yml", "cpu", requirements)
     preset = write_batch_files(project, answers)
+    complete_readme(project / "README.md", environment_command(answers, preset.conda))
     remove_empty_folders(project)
 
     by_cruft = "_commit" in answers
@@ -173,7 +201,9 @@ def main() -> None:
     if by_cruft:  # it adds .cruft.json after this hook, and that belongs into the first commit
         print("\ncruft: commit this project, .cruft.json included, before the first `cruft update`.")
     else:
-        first_commit(project, answers["author_name"], answers["author_email"])
+        problem = first_commit(project, answers["author_name"], answers["author_email"])
+        if problem:
+            print(f"\nThe project has no first commit, since git says: {problem}")
     if answers["cluster"] == "bede-power9":
         print(
             "\nPOWER9 is a legacy platform: PyTorch there ends at about 2.1 and this project needs Lightning 2.6, so it"

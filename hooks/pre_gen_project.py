@@ -24,19 +24,43 @@ UNSUPPORTED = [
         {"cluster": "bede-power9", "conda_environment": "cuda13"},
         "there is no CUDA 13 build of PyTorch for POWER9; choose conda_environment auto, or cluster bede-gh",
     ),
+    (
+        {"cluster": "hec", "conda_environment": "cuda13"},
+        "a job there may get a V100, which no build for CUDA 13 runs on; choose conda_environment auto",
+    ),
+    (
+        {"cluster": "isambard-ai", "conda_environment": "cuda13"},
+        "the driver of Isambard-AI is for CUDA 12; choose conda_environment auto",
+    ),
 ]
 
-# What the project imports or a researcher is likely to: a package of the same name would hide it.
+OLDEST_COOKIECUTTER = "2.6"  # that the template is tested with
+
+# What the project imports or a researcher is likely to, and what these import themselves, such as click: a package of
+# the same name would hide it.
 LIBRARIES = set(
-    "accelerate comet_ml datasets deepspeed docstring_parser einops filelock fsspec functorch huggingface_hub "
-    "jinja2 jsonargparse jsonschema lightning lightning_fabric lightning_utilities matplotlib mlflow mpl_toolkits "
-    "networkx numpy optuna packaging pandas pil pip pre_commit py pylab pysmartdl pytest pytorch_lightning requests "
-    "rich ruff safetensors scipy seaborn setuptools skimage sklearn sympy tensorboard timm tokenizers torch torchaudio "
-    "torchgen torchmetrics torchvision tqdm transformers triton typeshed_client typing_extensions wandb "
-    "wheel yaml".split()
+    "absl accelerate aiohappyeyeballs aiohttp aiosignal alembic annotated_doc annotated_types anyio attr attrs "
+    "blinker box cachetools certifi cffi cfgv charset_normalizer click cloudpickle colorama colorlog comet_ml "
+    "contourpy coreweave_evaluations cryptography cycler databricks datasets dateutil deepspeed dill distlib "
+    "distro docker docstring_parser dotenv dulwich einops everett exceptiongroup fastapi filelock flask "
+    "flask_cors fonttools frozenlist fsspec functorch git gitdb google graphene graphql grpc gunicorn h11 hf_xet "
+    "httpcore httpcore2 httpx httpx2 huey huggingface_hub identify idna importlib_metadata iniconfig isympy "
+    "itsdangerous jinja2 joblib jsonargparse jsonschema jsonschema_specifications kiwisolver lightning "
+    "lightning_fabric lightning_utilities mako markdown markdown_it markupsafe matplotlib mdurl mlflow "
+    "mpl_toolkits mpmath multidict multiprocess narwhals networkx nodeenv numpy nvidia opentelemetry optuna "
+    "packaging pandas pil pip platformdirs pluggy pre_commit propcache protobuf psutil py pyarrow pydantic "
+    "pydantic_core pygments pylab pyparsing pysmartdl pytest python_discovery pytorch_lightning pytz referencing "
+    "regex requests requests_toolbelt rich rpds ruff safetensors scipy seaborn semantic_version sentry_sdk "
+    "setproctitle setuptools shellingham simplejson six skimage sklearn skops smmap sniffio sqlalchemy sqlparse "
+    "starlette sympy tensorboard tensorboard_data_server threadpoolctl timm tokenizers tomli torch torchaudio "
+    "torchgen torchmetrics torchvision tqdm transformers triton truststore typer typeshed_client "
+    "typing_extensions typing_inspection tzdata urllib3 uvicorn virtualenv waitress wandb websocket websockets "
+    "werkzeug wheel wrapt wurlitzer xxhash yaml yarl zipp zstandard".split()
 )
 # Folders of the generated project, now or after its first run.
-FOLDERS = set("build checkpoints configs data dist docs kubernetes logs runs slurm sweeps tests venv wandb".split())
+FOLDERS = set(
+    "build checkpoints configs data dist docs kubernetes lightning_hpc logs runs slurm sweeps tests venv wandb".split()
+)
 # A checkout on Windows cannot hold files or folders of these names.
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
 
@@ -110,9 +134,20 @@ def pattern_problem(key: str, value: str, pattern: str, allowed: str) -> str | N
     return None if re.fullmatch(pattern, value) else f"{key} {quoted(value)} is not valid: type {allowed}"
 
 
+def version_problem(year: str) -> str | None:
+    """An old cookiecutter leaves derived answers as they are written in cookiecutter.json, the year among them."""
+    if "%" not in year:
+        return None
+    return (
+        f"this cookiecutter is too old for the template: it needs {OLDEST_COOKIECUTTER} or newer; "
+        "type pipx install cookiecutter, or use uvx cookiecutter"
+    )
+
+
 def problems(answers: dict[str, str]) -> Iterator[str]:
     """Every reason to refuse `answers`, in the order of the questions."""
     checks = [
+        version_problem(answers.get("__year", "")),
         text_problem("project_name", answers["project_name"], 100),
         slug_problem(answers["__typed_slug"]),
         package_problem(answers["package_name"]),

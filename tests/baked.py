@@ -1,6 +1,7 @@
-"""One default project, generated once per test session, whose commands run in the tests' own process.
+"""One default project, generated once per process of the tests, whose commands run in that process.
 
-Use it with `from baked import project, train  # noqa: F401` in a conftest.py.
+tests/conftest.py alone imports these fixtures: each place that does makes one more project, and Python would take the
+user's modules from the first one while a test writes into another.
 """
 
 import csv
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from clean_copy import clean_copy
 
@@ -41,6 +41,8 @@ class Run:
         return [float(row[name]) for row in self.rows if row.get(name)]
 
     def checkpoint(self, name: str = "last") -> dict:
+        import torch
+
         return torch.load(self.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
@@ -59,8 +61,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     """Runs `Train.py COMMAND …` in this process with tmp_path as the working folder; quick unless told otherwise."""
-    from my_research_project.training import signals
-    from my_research_project.training.main import main
+    import torch
+
+    from lightning_hpc import signals
+    from lightning_hpc.entrance import train as main
 
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)

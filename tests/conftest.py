@@ -1,16 +1,19 @@
 """What every test of the template shares.
 
-`package` is the generated package where it stands in the template: inside it no file holds a template marker, so the
-modules can be imported, linted and tested without generating anything. The folder's real name is a Jinja expression,
-which Python can't import; a symlink called `package` in a temporary folder can be, here and in subprocesses.
+No Python file of the machine room or of the researcher's package holds a template marker, so their modules are
+imported, linted and tested where they stand: `lightning_hpc` from the project's folder, and `model`, `networks` and
+`data` by their own names, since the name of the folder they are in is a Jinja expression.
 """
 
-import atexit
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
+from baked import project, train  # noqa: F401
+from hypothesis import settings
+from webhook import webhook  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -19,11 +22,19 @@ PACKAGE = TEMPLATE / "{{cookiecutter.package_name}}"
 # Compiled files beside the modules would be copied into every project that is generated from this folder.
 sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), "template-pycache")
 
-_links = tempfile.mkdtemp(prefix="package-")
-atexit.register(shutil.rmtree, _links, ignore_errors=True)
-(Path(_links) / "package").symlink_to(PACKAGE)
-sys.path.insert(0, _links)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_links, os.environ.get("PYTHONPATH")]))
+PATHS = [str(TEMPLATE), str(PACKAGE)]
+sys.path[:0] = PATHS
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))
 for name in [name for name in os.environ if name.startswith(("WANDB_", "SLURM_", "SBATCH_"))]:
     del os.environ[name]  # what the machine has set must not leak into the tests
 os.environ["WANDB_MODE"] = "disabled"
+
+# An example may take as long as it likes: on a busy machine a deadline fails tests that are right.
+settings.register_profile("template", deadline=None)
+settings.register_profile("mutation", deadline=None, max_examples=10, database=None)  # tests/mutation
+settings.load_profile("template")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with SLURM's tests: they mostly wait, and meanwhile the other processes have the cores."""
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "slurm"))

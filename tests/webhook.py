@@ -1,4 +1,4 @@
-"""A webhook on this machine: `from webhook import webhook  # noqa: F401`."""
+"""A webhook on this machine."""
 
 import json
 from collections.abc import Iterator

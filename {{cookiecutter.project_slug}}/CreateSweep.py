@@ -10,7 +10,7 @@ Examples:
 import sys
 from pathlib import Path
 
-from {{ cookiecutter.package_name }}.launch.sweeps import main
+from lightning_hpc.entrance import create_sweep
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], root=Path(__file__).resolve().parent))
+    sys.exit(create_sweep(sys.argv[1:], root=Path(__file__).resolve().parent))

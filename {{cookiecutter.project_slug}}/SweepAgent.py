@@ -10,7 +10,7 @@ Examples:
 import sys
 from pathlib import Path
 
-from {{ cookiecutter.package_name }}.launch.agent import main
+from lightning_hpc.entrance import sweep_agent
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], root=Path(__file__).resolve().parent))
+    sys.exit(sweep_agent(sys.argv[1:], root=Path(__file__).resolve().parent))

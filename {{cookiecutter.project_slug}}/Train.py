@@ -11,7 +11,7 @@ Examples:
 import sys
 from pathlib import Path
 
-from {{ cookiecutter.package_name }}.training.main import main
+from lightning_hpc.entrance import train
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], root=Path(__file__).resolve().parent))
+    sys.exit(train(sys.argv[1:], root=Path(__file__).resolve().parent))

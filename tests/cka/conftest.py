@@ -1,5 +1,7 @@
 """Song's unbiased HSIC, written from the formula in float64, and small models for the CKA tests."""
 
+import os
+
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -7,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 torch.set_num_threads(1)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # with a GPU in sight, autograd starts threads, and ranks can't be forked
 
 
 def hsic_1(K, L):

@@ -1,11 +1,8 @@
 """CKACallback: what it writes and logs, what it compares with, and that training never notices it."""
 
-import os
 import random
-import subprocess
-import sys
+import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +13,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from package.cka import CKACallback, CKAError, compare
-from package.training.averaging import EMA
+from lightning_hpc.cka import CKACallback, CKAError, compare
+from lightning_hpc.training.averaging import EMA
 
 from .conftest import Data, Lit, Net
 
@@ -337,45 +334,27 @@ def test_compiled_networks(way, tmp_path):
     np.testing.assert_allclose(data["matrix"], expected, atol=1e-5)
 
 
-RANKS = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-from cka.conftest import Data, Lit, Net
-from lightning.pytorch import Trainer
-from package.cka import CKA, CKACallback
-from torch import nn
-
-if __name__ == "__main__":
-    torch.manual_seed(0)
-    # Batch norm and its like work on each rank's half; the validated network must be one function of a sample.
-    callback = CKACallback(sys.argv[1], layers=["0", "2"])
-    run = Trainer(
-        max_epochs=2, default_root_dir=".", accelerator="cpu", devices=2, strategy="ddp", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[callback],
-        num_sanity_val_steps=0,
-    )
-    model = Lit()
-    run.fit(model, datamodule=Data(72, 16))
-    matrices = run.strategy.all_gather(torch.as_tensor(callback.map.matrix))
-    assert torch.equal(matrices[0], matrices[1]), "every rank has the same map"
-    if run.is_global_zero:
-        torch.save(model.network.state_dict(), "trained.pt")
-"""
+class SameOnEveryRank(Callback):
+    def on_fit_end(self, trainer, module):
+        (callback,) = (other for other in trainer.callbacks if isinstance(other, CKACallback))
+        matrices = trainer.strategy.all_gather(torch.as_tensor(callback.map.matrix))
+        assert len(matrices) == 2 and torch.equal(matrices[0], matrices[1]), "every rank has the same map"
 
 
-@pytest.mark.slow
 def test_two_ranks_equal_one_process(tmp_path):
-    """Two processes over gloo, each with every second sample, against the same batches one after the other."""
-    (tmp_path / "ranks.py").write_text(RANKS.replace("{tests!r}", repr(str(Path(__file__).parents[1]))))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [sys.executable, "ranks.py", "init"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert result.returncode == 0, result.stderr
-    trained, initial = Net(), Net()
-    trained.load_state_dict(torch.load(tmp_path / "trained.pt", weights_only=True))
+    """Two processes over gloo, each with every second sample, against the same batches one after the other.
+
+    They are forked: this process has imported torch already.
+    """
+    # Batch norm and its like work on each rank's half; the validated network must be one function of a sample.
+    callback = CKACallback("init", layers=["0", "2"])
+    model = Lit()
+    two = dict(devices=2, strategy="ddp_fork", num_sanity_val_steps=0)
+    run = trainer(tmp_path, callback, SameOnEveryRank(), **two)
+    run.fit(model, datamodule=Data(72, 16))
+    trained, initial = model.network, Net()
     initial.load_state_dict(torch.load(tmp_path / "cka" / "init.pt", weights_only=True)["state_dict"])
+    assert not torch.equal(trained[0].weight, initial[0].weight), "the trained weights have come back"
     images = Data(72).set.tensors[0]
     batches = [part for rank in (0, 1) for part in images[rank::2].split(16)]  # 16, 16 and 4 samples on each rank
     expected = compare(trained, initial, batches, layers=["0", "2"])
@@ -497,7 +476,29 @@ def test_it_is_parsed_from_the_command_line():
     parser = ArgumentParser()
     parser.add_subclass_arguments(Callback, "callback")
     config = parser.parse_args(
-        ["--callback=package.cka.CKACallback", "--callback.reference=init", "--callback.layers=[a,b]"]
+        ["--callback=lightning_hpc.cka.CKACallback", "--callback.reference=init", "--callback.layers=[a,b]"]
     )
     callback = parser.instantiate_classes(config).callback
     assert isinstance(callback, CKACallback) and callback.layers == ["a", "b"] and callback.reference == "init"
+
+
+def test_what_can_not_be_copied_switches_it_off(tmp_path):
+    class Locked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.lock = nn.Linear(4, 1), threading.Lock()
+
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.LazyLinear(1)
+
+    for network, reason in ((Locked(), "Locked can't be copied: cannot pickle"), (Lazy(), "Lazy has lazy layers")):
+        trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
+        for callback, hook in (
+            (CKACallback(), CKACallback.on_train_start),
+            (CKACallback(reference=network), CKACallback.on_fit_start),
+        ):
+            with pytest.warns(UserWarning, match=f"CKA is off for the rest of this run: {reason}"):
+                hook(callback, trainer, network)
+            assert callback._off

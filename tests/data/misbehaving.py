@@ -1,10 +1,10 @@
 """A web server on the loopback interface that misbehaves as real ones do; the first part of a path says how."""
 
+import base64
 import re
 import socket
 import struct
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,28 +22,41 @@ class Server(ThreadingHTTPServer):
 class Misbehaving:
     """The server, inside `with Misbehaving() as server:`; `server.url("slow")` serves `server.content` slowly.
 
+    Args:
+        content: see below.
+        context: with a certificate, for https.
+
     Attributes:
         content: the file.
         files: path → content, for more than one file.
         asked: how often each path was asked for.
+        other: where `elsewhere` sends one.
+        logins: all that was sent as Authorization.
+        resume: to be set, so that `halting` sends the rest.
+        dropped: set when the client of `halting` is gone.
     """
 
-    def __init__(self, content=b""):
-        self.content, self.files, self.asked, self.agents = content, {}, Counter(), set()
-        self.closing = threading.Event()
+    def __init__(self, content=b"", context=None):
+        self.content, self.files, self.asked, self.agents, self.logins = content, {}, Counter(), set(), set()
+        self.closing, self.resume, self.dropped = threading.Event(), threading.Event(), threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.asked[self.path] += 1
                 outer.agents.add(self.headers["User-Agent"])
-                how, _, name = self.path.strip("/").partition("/")
+                outer.logins.add(self.headers["Authorization"])
+                how, _, name = self.path.strip("/").partition("?")[0].partition("/")
                 getattr(outer, how.replace("-", "_"))(self, outer.files.get(name, outer.content))
 
             def log_message(self, *_):
                 """Nothing: the terminal belongs to the tests."""
 
         self.http = Server(("127.0.0.1", 0), Handler)
+        self.scheme = "http"
+        if context is not None:
+            self.scheme = "https"
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.02))
 
     def __enter__(self):
@@ -52,12 +65,13 @@ class Misbehaving:
 
     def __exit__(self, *_):
         self.closing.set()
+        self.resume.set()
         self.http.shutdown()
         self.thread.join()
         self.http.server_close()
 
     def url(self, how, name="file.bin"):
-        return f"http://127.0.0.1:{self.http.server_port}/{how}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.http.server_port}/{how}/{name}"
 
     def reply(self, request, status, body, length=None, **headers):
         request.send_response(status)
@@ -87,7 +101,16 @@ class Misbehaving:
     def redirect(self, request, body):
         self.reply(request, 302, b"", Location=self.url("good"))
 
+    def members_only(self, request, body):
+        if request.headers["Authorization"] != f"Basic {base64.b64encode(b'me:pass word').decode()}":
+            return self.reply(request, 401, b"who are you?", WWW_Authenticate='Basic realm="data"')
+        self.good(request, body)
+
     # Servers that are not
+
+    def elsewhere(self, request, body):
+        """Sends everybody to another server, as a store does that signs addresses."""
+        self.reply(request, 302, b"", Location=self.other)
 
     def not_found(self, request, body):
         self.reply(request, 404, b"no such file")
@@ -159,8 +182,13 @@ class Misbehaving:
             request.wfile.flush()
 
     def halting(self, request, body):
-        """Half of the file, and the rest a second later: time to be killed in."""
+        """Half of the file, and the rest bit by bit once `resume` is set: time to be killed in."""
         self.reply(request, 200, body[: len(body) // 2], length=len(body))
         request.wfile.flush()
-        time.sleep(1)
-        request.wfile.write(body[len(body) // 2 :])
+        self.resume.wait(60)
+        try:
+            for start in range(len(body) // 2, len(body), 2**14):
+                request.wfile.write(body[start : start + 2**14])
+                self.closing.wait(0.01)
+        except OSError:
+            self.dropped.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from package.runs.expand import expand
+from lightning_hpc.runs.specification import expand, read_axes
 
 SETTINGS = (
     "--folds 2 --name cv --trainer.max_epochs=6 --trainer.accelerator=cpu --model.network.width=4 --cka=null "
@@ -30,7 +30,7 @@ def folders(project, tmp_path_factory):
     """A cross-validation that nobody has disturbed is in `whole`, one that was killed three times in `killed`."""
     scratch = tmp_path_factory.mktemp("folds")
     program = Path(__file__).with_name("forked_folds.py")
-    subprocess.run([sys.executable, program, project, scratch, *SETTINGS], check=True, timeout=500)
+    subprocess.run([sys.executable, program, project, scratch, *SETTINGS], check=True, timeout=600)
     return scratch
 
 
@@ -89,7 +89,7 @@ def test_the_reducer_alone_keeps_settings_and_repetitions_apart(project, tmp_pat
     """On runs as the planner makes them from a request."""
     grid = {"model.optimizer.lr": [0.1, 0.2], "trial": {"repeat": 2}}
     experiment, accuracies = tmp_path / "grid", {}
-    for index, overlay in enumerate(expand({"parameters": grid, "folds": 3})):
+    for index, overlay in enumerate(expand(read_axes({"parameters": grid, "folds": 3}))):
         lr, trial, fold = (overlay[key] for key in ("model.optimizer.lr", "trial", "data.fold"))
         value = lr + trial / 100 + fold / 1000
         accuracies.setdefault((lr, trial), []).append(value)
@@ -136,7 +136,7 @@ def test_wrong_usage_starts_nothing(train, tmp_path, capsys, arguments, message)
 
 
 def test_a_fold_that_fails_ends_the_command_with_its_code(train, project, tmp_path, monkeypatch):
-    from my_research_project.training import crossvalidation
+    from lightning_hpc.training import crossvalidation
 
     started = []
     monkeypatch.setattr(crossvalidation, "train", lambda wanted, root: started.append(wanted) or 1)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from misbehaving import Misbehaving
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
-from package.data import Digits, FashionMNIST
-from package.datasets.module import DataModule
-from package.runs.settings import SettingsError
+from data import Digits, FashionMNIST
+from lightning_hpc.data import DataModule
+from lightning_hpc.data.subset import labels_of
+from lightning_hpc.settings.errors import SettingsError
 
 torch.set_num_threads(1)
 
@@ -67,7 +68,7 @@ def test_each_sample_validates_in_one_fold():
 def test_another_set_can_be_tested():
     data = ready(Numbers(test_on="distant"))
     assert seen(data.test_dataloader()) == seen(data.predict_dataloader()) == list(range(1000, 1010))
-    with pytest.raises(SettingsError, match="there are test, distant.*did you mean distant"):
+    with pytest.raises(SettingsError, match="there are test, val, train, distant.*did you mean distant"):
         ready(Numbers(test_on="distnt"))
 
 
@@ -118,6 +119,105 @@ def test_stratification_can_be_switched_off():
         return ready(Digits(mode="cross-validation", **settings)).val_set.tensors[1].bincount().double().std()
 
     assert counts() < 2 < counts(stratify=False)
+
+
+class Anything(DataModule):
+    """120 samples, of which 40 are of the rarer class, in a data set that has these targets."""
+
+    rare = [index % 3 == 0 for index in range(120)]
+
+    def __init__(self, targets, **settings):
+        super().__init__(**settings)
+        self.targets = targets
+
+    def load(self):
+        data = Images(0, 120)
+        data.targets = self.targets
+        return {"train": Loaded(data)}
+
+
+class Loaded(Dataset):
+    """A data set with targets of any kind; of the inputs alone."""
+
+    def __init__(self, data):
+        self.targets = data.targets
+
+    def __len__(self):
+        return 120
+
+    def __getitem__(self, index):
+        return torch.tensor([float(index)])
+
+
+NO_LABELS = {
+    "none at all": None,
+    "nothing but None": [None] * 120,
+    "ragged": [[1] * (index % 3) for index in range(120)],
+    "dicts": [{"boxes": []}] * 120,
+    "a dict": {"0": 1},
+    "several a sample": torch.zeros(120, 2),
+    "a number": 3,
+    "an array without an axis": np.array(3),
+    "a text": "x" * 120,
+    "of another length": [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("targets", NO_LABELS.values(), ids=NO_LABELS)
+def test_without_labels_a_split_says_that_it_does_not_look_at_them(targets, caplog):
+    caplog.set_level("INFO")
+    drawn = ready(Anything(targets)).split
+    assert drawn == ready(Anything(targets, stratify=False)).split
+    assert caplog.text.count("the split does not look at labels: the data set of Anything") == 1
+    with pytest.raises(SettingsError, match="data.stratify: .* return them from a method `strata` of Anything"):
+        ready(Anything(targets, stratify=True))
+
+
+RARE = torch.tensor(Anything.rare)
+LABELS = {
+    "a list": RARE.int().tolist(),
+    "half precision": RARE.bfloat16(),
+    "with a gradient": RARE.float().requires_grad_(),
+    "a column": RARE.float().unsqueeze(1),
+    "tensors": list(RARE.int()),
+    "numpy": RARE.numpy(),
+    "numbers of numpy": list(RARE.numpy()),
+    "texts": ["rare" if rare else "common" for rare in Anything.rare],
+    "some without": ["rare" if rare else None for rare in Anything.rare],
+    "mixed": ["rare" if rare else 7 for rare in Anything.rare],
+}
+
+
+@pytest.mark.parametrize("targets", LABELS.values(), ids=LABELS)
+def test_labels_of_any_type_are_spread_evenly(targets):
+    drawn = ready(Anything(targets, stratify=True)).split
+    assert [sum(Anything.rare[index] for index in indices) for indices in vars(drawn).values()] == [24, 8, 8]
+
+
+def test_strata_can_be_returned_and_labels_of_a_subset_are_known():
+    class Stated(Anything):
+        def strata(self):
+            return self.stated
+
+    data = Stated(None, stratify=True)
+    data.stated = np.array(Anything.rare)
+    assert sum(Anything.rare[index] for index in ready(data).split.test) == 8
+    data = Stated(None)
+    data.stated = [1, 2]
+    with pytest.raises(SettingsError, match="Stated.strata must return one number or text for each of 120 samples"):
+        ready(data)
+    assert labels_of(Subset(Images(0, 9), [3, 4])) == [1, 0]
+
+
+def test_where_nothing_is_drawn_no_labels_are_asked_for(caplog):
+    class Given(Anything):
+        def load(self):
+            return dict.fromkeys(("train", "validation", "test"), super().load()["train"])
+
+    caplog.set_level("INFO")
+    for mode in ("normal", "final"):
+        ready(Given(None, stratify=True, mode=mode))
+    assert "labels" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -222,7 +322,7 @@ def test_testing_on_another_set_leaves_the_test_alone(train, tmp_path):
         "        images, targets = given['train'].tensors\n"
         "        return given | {'shifted': type(given['train'])(images.roll(2, -1), targets)}\n"
     )
-    run = train("fit", "--data=other_data.Shifted")
+    run = train("fit", "--data=other_data.Shifted", "--data.stratify=true")
     assert train("test", "--run", str(run.folder)).code == 0
     before = (run.folder / "test.json").read_text()
     assert train("test", "--run", str(run.folder), "--data.test_on=shifted").code == 0
@@ -232,7 +332,7 @@ def test_testing_on_another_set_leaves_the_test_alone(train, tmp_path):
 
 
 def test_fetch_knows_when_the_clusters_scratch_is_purged(tmp_path):
-    from package.training.fetch import purge_days
+    from lightning_hpc.training.commands import purge_days
 
     assert purge_days(tmp_path) is None
     (tmp_path / "configs" / "clusters").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Two processes train on one data set: one download, one split, and each sample once."""
+"""Two processes train on one data set: one download, one split, and each sample of an evaluation once."""
 
 import json
 import os
@@ -13,8 +13,7 @@ import os
 import torch
 from lightning.pytorch import Callback
 from torch.utils.data import TensorDataset
-from my_research_project.datasets.download import fetch
-from my_research_project.datasets.module import DataModule
+from lightning_hpc.data import DataModule, fetch
 
 
 class Fetched(DataModule):
@@ -31,8 +30,16 @@ class Fetched(DataModule):
 
 class Note(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        with open(f"seen-{trainer.global_rank}", "a") as file:
-            print(*batch[0][:, 0].int().tolist(), file=file)
+        note("train", trainer, batch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if not trainer.sanity_checking:
+            note("val", trainer, batch)
+
+
+def note(stage, trainer, batch):
+    with open(f"{stage}-{trainer.global_rank}", "a") as file:
+        print(*batch[0][:, 0].int().tolist(), file=file)
 """
 
 
@@ -42,7 +49,7 @@ def test_two_ranks(project, tmp_path):
 
     from misbehaving import Misbehaving
 
-    content = bytes(100)
+    content = bytes(104)
     (tmp_path / "fetched.py").write_text(DATA)
     with Misbehaving(content) as server:
         environment = {
@@ -57,12 +64,17 @@ def test_two_ranks(project, tmp_path):
             "--model.network=MLP --trainer.callbacks+=fetched.Note"
         ).split()
         command = [sys.executable, project / "Train.py", *command]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert server.asked["/good/file.bin"] <= 5  # what one attempt needs
-    (run,) = tmp_path.glob("runs/*/*")
+    (run,) = tmp_path.glob("runs/default/*")
     with np.load(run / "splits.npz") as split:
-        train = split["train"].tolist()
-    seen = [[int(n) for n in (tmp_path / f"seen-{rank}").read_text().split()] for rank in (0, 1)]
-    assert len(train) == 60 and sorted(seen[0] + seen[1]) == train
+        train, val = split["train"].tolist(), split["val"].tolist()
+
+    def seen(stage: str) -> list[int]:
+        texts = [(tmp_path / f"{stage}-{rank}").read_text() for rank in (0, 1)]
+        return sorted(int(number) for text in texts for number in text.split())
+
+    assert len(train) == 62 and seen("train") == train
+    assert len(val) == 21 and seen("val") == val  # an odd number: shared out evenly, one would count twice
     assert json.loads((run / "status.json").read_text())["state"] == "done"

@@ -1,13 +1,15 @@
-"""Every cell of the table in datasets/splits.py, and what holds for all of them."""
+"""Every cell of the table in data/splits.py, and what holds for all of them."""
 
+import math
 import random
+import statistics
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from package.datasets.splits import SplitError, split
+from lightning_hpc.data.splits import SplitError, split, strata
 
 N, VALIDATION, TEST = 101, 30, 20
 GIVEN = {
@@ -82,6 +84,32 @@ def test_another_seed_is_another_draw_of_everything():
     assert split({"train": 1000}, seed=1) == two
 
 
+TARGETS = {
+    "different": [random.Random(index).gauss(0, 1) for index in range(500)],
+    "whole": list(range(500)),
+    "a few, with fractions": [index % 7 / 2 for index in range(500)],
+}
+
+
+@pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("mode", ["normal", "cross-validation"])
+def test_targets_that_are_no_classes_are_spread_evenly_and_drawn_by_the_seed(targets, mode):
+    splits = [split({"train": 500}, mode, seed=seed, labels=targets) for seed in range(4)]
+    for one, two in zip(splits[:-1], splits[1:], strict=True):
+        assert len(set(one.test) & set(two.test)) < 50 and len(set(one.val) & set(two.val)) < 50  # of 100
+    spread = max(targets) - min(targets)
+    for drawn in splits:
+        for part in parts(drawn):
+            assert abs(statistics.mean(targets[index] for index in part) - statistics.mean(targets)) < 0.02 * spread
+
+
+def test_labels_of_any_kind_can_be_sorted():
+    labels = [None, math.nan, "b", 2, "a", 1.0, math.inf, True] * 10
+    assert strata(labels) == [5, 5, 4, 1, 3, 0, 2, 0] * 10  # bins of at least ten, since infinity is no class
+    result = split({"train": 80}, labels=labels)
+    assert sorted(sum(parts(result), [])) == list(range(80))
+
+
 @pytest.mark.parametrize(("source", "mode"), CELLS)
 @pytest.mark.parametrize("stratified", [True, False])
 def test_groups_stay_together(source, mode, stratified):
@@ -100,6 +128,7 @@ def test_groups_stay_together(source, mode, stratified):
         assert abs(ill - sum(labels) / len(labels)) < 0.2
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=12, max_size=60),
     st.integers(2, 6),

@@ -1,5 +1,6 @@
-"""The command line: LightningCLI's traps are avoided, what is asked for is done, and a mistake is one clear line."""
+"""The command line: jsonargparse's traps are avoided, what is asked for is done, and a mistake is one clear line."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,18 +16,23 @@ from torch.utils.data import DataLoader, TensorDataset
 @pytest.fixture
 def settings(project, tmp_path, monkeypatch):
     """Parses a command line as Train.py does and returns all its settings, without running anything."""
-    from my_research_project.runs.request import request
-    from my_research_project.training.cli import CLI
+    from lightning_hpc.runs.run import read_command_line
+    from lightning_hpc.settings.parser import CLI
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return lambda *arguments, command="fit": CLI(request(command, list(arguments), project)).resolved
+
+    def parse(*arguments, command="fit"):
+        run = read_command_line(command, list(arguments), project)
+        return CLI(run.command, run.settings).resolved
+
+    return parse
 
 
 @pytest.fixture
 def mistake(project, tmp_path, monkeypatch, capsys):
     """Runs a wrong command line; returns its error, which must be one line, and must leave nothing behind."""
-    from my_research_project.training.main import main
+    from lightning_hpc.entrance import train as main
 
     monkeypatch.chdir(tmp_path)
 
@@ -135,7 +141,7 @@ def test_numbers_are_numbers_in_files_too(settings):
 
 
 def test_the_printed_settings_can_be_used_again(settings, project, capsys):
-    from my_research_project.training.main import main
+    from lightning_hpc.entrance import train as main
 
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--model.optimizer=SGD", "--trial=3", "--cka=null", "--print_config"], root=project)
@@ -215,6 +221,38 @@ def test_facts_that_the_data_does_not_know_have_to_be_set(mistake, settings):
     assert settings(data, "--model.classes=2", *shape)["model"]["init_args"]["classes"] == 2
 
 
+class Counted(Noise):
+    """Counts how often it is made, and draws a random number then."""
+
+    made: list[float] = []
+
+    def __init__(self, samples: int = 12) -> None:
+        super().__init__(samples)
+        self.made.append(torch.rand(1).item())
+
+
+def test_the_datamodule_is_made_once_and_does_not_touch_the_initial_weights(settings, project):
+    from lightning_hpc.runs.run import read_command_line
+    from lightning_hpc.settings.parser import CLI
+
+    def made(*arguments):
+        Counted.made.clear()
+        run = read_command_line("fit", [f"--data={__name__}.Counted", "--cka=null", *arguments], project)
+        cli = CLI(run.command, run.settings)
+        cli.make_model()
+        assert len(Counted.made) == 1 and cli.config_init.data is cli.datamodule
+        assert cli.resolved["data"]["class_path"] == f"{__name__}.Counted"
+        return cli.model.state_dict()["network.head.2.weight"], Counted.made[0]
+
+    weights, drawn = made("--data.samples=16", "--trial=1")
+    again, drawn_again = made("--data.samples=16", "--trial=1")  # what the data knows is known already
+    assert torch.equal(weights, again) and drawn == drawn_again
+    other, _ = made("--data.samples=17", "--trial=2", "--init_seed=1")
+    assert torch.equal(weights, other)
+    other, drawn_other = made("--data.samples=16", "--trial=2")
+    assert not torch.equal(weights, other) and drawn != drawn_other
+
+
 MODEL = """
 from my_research_project.model import Classifier
 
@@ -259,6 +297,87 @@ def test_a_checkpoint_changes_no_settings(train):
     assert second.config["model"]["init_args"]["label_smoothing"] == 0.1
     assert second.column("used/label_smoothing")[-1] == pytest.approx(0.1)
     assert second.column("used/temperature")[-1] == 1
+
+
+# --- names of classes
+
+
+def test_the_settings_hold_public_class_paths(settings, project):
+    from lightning_hpc.runs.run import read_command_line
+
+    found = settings()
+    assert found["model"]["init_args"]["lr_scheduler"]["class_path"] == "lightning_hpc.training.WarmupCosine"
+    assert found["cka"]["class_path"] == "lightning_hpc.cka.CKACallback"
+    assert found["trainer"]["callbacks"][0]["class_path"] == "lightning_hpc.training.StopOnDivergence"
+    assert found["trainer"]["logger"][0]["class_path"] == "lightning_hpc.training.WandB"
+
+    names = ["WarmupCosine", "lightning_hpc.training.WarmupCosine"]
+    lines = [[], *([f"--model.lr_scheduler={name}"] for name in names)]
+    assert len({read_command_line("fit", line, project).identity for line in lines}) == 1
+    assert all(settings(*line) == found for line in lines)
+
+
+@pytest.mark.parametrize("file", ["my_research_project/more/blocks.py", "beside.py"])
+def test_any_file_of_the_users_may_have_the_class(settings, project, file):
+    from lightning_hpc.settings.classes import search
+
+    path = project / file
+    path.parent.mkdir(exist_ok=True)
+    name = f"Deep{path.stem.title()}"
+    path.write_text(
+        "from torch import nn\n"
+        f"class {name}(nn.Module):\n"
+        "    def __init__(self, depth: int = 2, activation: str = 'ReLU'):\n"
+        "        super().__init__()\n"
+    )
+    search.cache_clear()
+    importlib.invalidate_caches()  # Python lists a folder once, and this one has a new folder
+    try:
+        line = [f"--model.network={name}", "--model.network.depth=3", f"--model.network.activation={name}"]
+        network = settings(*line)["model"]["init_args"]["network"]
+    finally:
+        path.unlink()
+    assert network["class_path"] == file.removesuffix(".py").replace("/", ".") + f".{name}"
+    assert network["init_args"] == {"depth": 3, "activation": name}  # a text stays a text
+
+
+def test_a_config_of_an_earlier_version_is_understood(settings, capsys):
+    old = "my_research_project.training.schedules.WarmupCosine"
+    assert settings(overlay("old.yaml", f"model: {{lr_scheduler: {{class_path: {old}}}}}\n")) == settings()
+    assert f"note: {old} is called lightning_hpc.training.WarmupCosine now" in capsys.readouterr().err
+
+
+# --- questions
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            ["--help"],
+            ["usage: Train.py fit", "--trainer.max_epochs", "--checkpoints.every_n_steps", "--total_batch_size"],
+        ),
+        (["--model.network.help", "ConvNet"], ["--network.width"]),
+        (["--data.help=Digits"], ["--data.help", "batch_size"]),
+        (["--trainer.callbacks.help", "EarlyStopping"], ["patience"]),
+        (["--print_config", "--data.batch_size=7"], ["batch_size: 7", "class_path: lightning_hpc.cka.CKACallback"]),
+    ],
+)
+def test_questions_are_answered_by_the_parser(project, arguments, words, capsys):
+    from lightning_hpc.training.commands import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments], root=project)
+    assert ended.value.code == 0
+    answer = capsys.readouterr().out
+    for word in words:
+        assert word in answer
+
+
+def test_what_is_typed_for_a_text_stays_text(settings):
+    assert settings("--codeversion=1.10")["codeversion"] == "1.10"
+    assert settings("--codeversion=null")["codeversion"] is None
+    assert settings("--codeversion", "1e3")["codeversion"] == "1e3"
 
 
 # --- started again
@@ -322,6 +441,9 @@ MISTAKES = {
     "model": ("my_research_project.model.Clasifier", "(did you mean Classifier"),
     "data": ("my_research_project.dta.Digits", "there is no module my_research_project.dta"),
     "model.lr_scheduler": ("StepLR", "set --model.lr_scheduler.step_size, there is no default"),
+    "trainer.logger": ("CSVLogger", "CSVLogger lacks save_dir: set --trainer.logger.save_dir, there is no default"),
+    "trainer.callbacks": ("7", "expected a list of Callback or Callback, got 7"),
+    "trainer.gradient_clip_val": ("inf", "expected float or int, got inf (did you mean .inf?)"),
 }
 
 
@@ -337,6 +459,36 @@ def test_mistakes_in_an_overlay_name_the_file(mistake, key):
     value, message = MISTAKES[key]
     line = mistake(overlay("mine.yaml", f"{key}: {value}\n"))
     assert f"`{key}` in mine.yaml: " in line and message in line
+
+
+def test_what_was_asked_for_never_vanishes(mistake, settings):
+    """Defaults of configs/base.yaml lapse with their class; what a file or the command line says is an error."""
+    Path("my_lit.py").write_text(
+        "from lightning.pytorch import LightningModule\n"
+        "class LitModel(LightningModule):\n"
+        "    def __init__(self, width: int = 8):\n"
+        "        super().__init__()\n"
+    )
+    assert settings("--model=my_lit.LitModel")["model"]["init_args"] == {"width": 8}
+    line = mistake("--config", "experiments/sgd.yaml", "--model", "my_lit.LitModel")
+    assert line.startswith(
+        "unknown setting `model.optimizer` in configs/experiments/sgd.yaml: my_lit.LitModel has no such"
+    )
+    wide = overlay("wide.yaml", "model.network.width: 64\n")
+    line = mistake(wide, "--model.network=MLP")
+    assert line.startswith(
+        "unknown setting `model.network.width` in wide.yaml: my_research_project.networks.MLP has no"
+    )
+
+
+def test_strategies_and_plugins_are_made_from_their_classes(train):
+    single = "lightning.pytorch.strategies.SingleDeviceStrategy"
+    strategy = overlay("single.yaml", f"trainer: {{strategy: {{class_path: {single}}}}}\n")
+    plugin = "lightning.pytorch.plugins.environments.LightningEnvironment"
+    run = train("fit", strategy, f"--trainer.plugins=[{{class_path: {plugin}}}]")
+    assert run.code == 0
+    assert run.config["trainer"]["plugins"] == [{"class_path": plugin}]
+    assert run.config["trainer"]["strategy"]["class_path"] == single
 
 
 @pytest.mark.parametrize(
@@ -357,6 +509,11 @@ def test_mistakes_in_a_list_of_callbacks(mistake, text, message):
         (["--config=trainer/gpus.yaml"], "no such settings file: trainer/gpus.yaml (did you mean configs/trainer/gpu"),
         (["--config"], "--config needs a value"),
         (["--trainer.max_epochs"], "argument --trainer.max_epochs: expected one argument"),
+        (["--trainer.max_epoch"], "unknown setting --trainer.max_epoch: Train.py has no such setting"),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitr=x"],
+            "no setting monitr (did you mean monitor?)",
+        ),
         (["stray"], "unrecognized arguments: stray"),
         (["--trainer.accelerator=gpuu"], "trainer: You selected an invalid accelerator name"),
         (["--trainer.gradient_clip_algorithm=nrom"], "trainer: `gradient_clip_algorithm` nrom is invalid"),
@@ -416,7 +573,7 @@ def test_comet_offline(train, tmp_path, monkeypatch):
 def python(project, folder, *arguments):
     environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, project / "Train.py", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_the_program_trains_from_any_folder(project, tmp_path):

@@ -7,13 +7,12 @@ import time
 
 import pytest
 import yaml
-from webhook import webhook  # noqa: F401
 
 
 @pytest.fixture
 def slurm_train(project, tmp_path, monkeypatch, capsys):
     """Runs SlurmTrain.py in this process, in an empty folder; returns exit code, output and errors."""
-    from my_research_project.launch.slurm import main
+    from lightning_hpc.entrance import slurm_train as main
 
     monkeypatch.chdir(tmp_path)
 
@@ -68,6 +67,36 @@ def test_a_dry_run_shows_everything_and_touches_nothing(slurm_train, spec, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
 
 
+def test_sbatchs_own_options_are_taken_under_their_names(slurm_train, spec):
+    file = spec(parameters=GRID, resources={"ntasks-per-node": 2, "mem": "8G", "exclude": ["n1", "n2"]})
+    options = ["--mem=4G", "--constraint", "a100", "--exclusive", "--time-min=10", "--gpu-type=a100", "--gpus", "2"]
+    code, told, errors = slurm_train("submit", file, "--dry-run", "--no-check", *options)
+    assert code == 0, errors
+    lines = [line.removeprefix("#SBATCH ") for line in told.splitlines() if line.startswith("#SBATCH")]
+    assert {"--ntasks-per-node=2", "--mem=4G", "--gres=gpu:a100:2"} <= set(lines)
+    assert lines[-4:] == ["--exclude=n1,n2", "--constraint=a100", "--exclusive", "--time-min=10"]
+
+
+def test_help_comes_from_the_table(capsys, slurm_train):
+    with pytest.raises(SystemExit) as end:
+        slurm_train("submit", "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    assert "--memory …, --mem …" in told and "memory per node with a unit, such as 16G; 0: all of it" in told
+    assert "--constraint=…" in told and "--core-spec" not in told
+
+
+def test_a_changed_machine_room_is_noted(slurm_train, spec, monkeypatch):
+    from lightning_hpc.code import snapshot
+
+    submit = ["submit", spec(parameters=GRID), "--dry-run", "--no-check"]
+    monkeypatch.setattr(snapshot, "machine_room_changed", lambda root: ["lightning_hpc/files.py"])
+    assert "note: lightning_hpc/ is not as delivered" in slurm_train(*submit)[1]
+    for unchanged in ([], None):
+        monkeypatch.setattr(snapshot, "machine_room_changed", lambda root, answer=unchanged: answer)
+        assert "note:" not in slurm_train(*submit)[1]
+
+
 @pytest.mark.parametrize(
     "parameters, message",
     [
@@ -95,7 +124,7 @@ def test_run_73_of_108(slurm_train, spec):
         "submit", spec(parameters={"model.optimizer.lr": rates, "data.batch_size": [8, 16, 32, 64, 128, 256]}), "--yes"
     )
     assert 'error: run 72 (model.optimizer.lr="O.1", data.batch_size=8): ' in errors
-    assert "expected float, got O.1" in errors
+    assert "expected Tensor or float, got O.1\n" in errors
 
 
 @pytest.mark.parametrize(
@@ -108,6 +137,9 @@ def test_run_73_of_108(slurm_train, spec):
         (["submit", "spec.yaml", "--cluster", "hac"], "error: no such cluster: hac (did you mean hec?)"),
         (["submit", "spec.yaml", "--time", "soon"], "error: "),
         (["submit", "spec.yaml", "--cluster", "hec", "--time", "9-0"], "error: hec can't serve this"),
+        (["submit", "spec.yaml", "--gpus", "two"], "error: command line: gpus: 'two' is not a whole number (GPUs per"),
+        (["submit", "spec.yaml", "--mem=4G", "--memory=8G"], "error: command line: mem and memory mean the same and"),
+        (["submit", "spec.yaml", "--job-name=x"], "error: command line: job-name can't be set"),
         (["submit", "spec.yaml", "--no-check"], "error: nobody is here to answer: say --yes"),
         (["debug", "spec.yaml", "--index", "99"], "error: --index 99: the plan has runs 0 to 5"),
     ],
@@ -139,7 +171,7 @@ def test_debug_runs_one_of_the_runs_here(spec, project, tmp_path):
     }
     file = spec(parameters={**GRID, **quick})
     command = [sys.executable, str(project / "SlurmTrain.py"), "debug", str(file), "--index", "4"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("run 4 (data.batch_size=16, model.optimizer.lr=0.01,")
     (status,) = (tmp_path / "runs" / "study-debug").glob("*/status.json")
@@ -147,9 +179,9 @@ def test_debug_runs_one_of_the_runs_here(spec, project, tmp_path):
 
 
 def test_a_login_node_is_no_place_to_debug(slurm_train, spec, monkeypatch):
-    from my_research_project.launch import commands
+    from lightning_hpc.slurm import command_line
 
-    monkeypatch.setattr(commands, "gethostname", lambda: "wayland-2022.hec.lancaster.ac.uk")
+    monkeypatch.setattr(command_line, "gethostname", lambda: "wayland-2022.hec.lancaster.ac.uk")
     code, _, errors = slurm_train("debug", spec(parameters=GRID))
     assert code == 2 and "is a login node of hec" in errors
 
@@ -171,14 +203,34 @@ def test_an_array_that_a_request_repeats_leaves_out_what_is_done(slurm_train, sp
     assert "--array=0-5 " in told
 
 
-def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, webhook):  # noqa: F811
-    """The command of the job that waits for the array, with a webhook on this machine."""
-    from my_research_project.launch import experiment
-    from my_research_project.runs.expand import read_spec
-    from my_research_project.runs.plan import plan
+def test_an_experiment_with_variables_is_tried_again_and_evaluated(slurm_train, spec, project, tmp_path, monkeypatch):
+    """`environment:` is a mapping of names, not settings."""
+    from lightning_hpc.experiments import writing
+    from lightning_hpc.runs.plan import plan
+    from lightning_hpc.runs.specification import read_specification
 
-    found = plan(read_spec(spec(parameters={"data.batch_size": [8, 16]})), project)
-    experiment.write(found, project, {}, "")
+    planned = plan(read_specification(spec(parameters={"data.batch_size": [8, 16]})), project)
+    writing.write(planned, project, {"cluster": "generic", "environment": {"A": "1", "B": 2}}, "")
+    run = planned.folder / planned.runs[0].folder
+    run.mkdir()
+    (run / "status.json").write_text(json.dumps(dict(state="failed")))
+    code, told, errors = slurm_train("eval", run, "--dry-run")
+    assert code == 0 and "export A=1\nexport B=2\n" in told, errors
+    (tmp_path / "squeue").write_text("#!/bin/sh\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    code, told, errors = slurm_train("retry", planned.folder, "--dry-run")
+    assert code == 0 and "to submit: 0-1;" in told, errors
+
+
+def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, webhook):
+    """The command of the job that waits for the array, with a webhook on this machine."""
+    from lightning_hpc.experiments import writing
+    from lightning_hpc.runs.plan import plan
+    from lightning_hpc.runs.specification import read_specification
+
+    found = plan(read_specification(spec(parameters={"data.batch_size": [8, 16]})), project)
+    writing.write(found, project, {}, "")
     folder = found.folder / found.runs[0].folder
     folder.mkdir()
     (folder / "status.json").write_text(json.dumps(dict(state="failed", reason="ValueError: no")))
@@ -196,7 +248,7 @@ def test_help_status_and_a_dry_run_of_1000_runs_are_quick(project, spec, tmp_pat
     door = [sys.executable, str(project / "SlurmTrain.py")]
     for arguments, limit in ((["--help"], 1), (["submit", str(file), "--dry-run", "--no-check"], 3)):
         started = time.process_time(), children()
-        done = subprocess.run([*door, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*door, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert children() - started[1] < limit
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +163,105 @@ def test_the_best_checkpoint_is_chosen_by_value(train):
     tested = train("test", "--run", str(run.folder))
     record = json.loads((tested.folder / "test.json").read_text())
     assert record["step"] == meta["best"]["step"] and record["checkpoint"] == "checkpoints/best.ckpt"
+
+
+def test_a_wandb_mode_left_empty_is_none_where_it_is_used_last(train, project, tmp_path, monkeypatch):
+    """.env.example has `WANDB_MODE=`. The means of a cross-validation reach W&B only after all folds have trained."""
+    import wandb
+
+    from lightning_hpc import entrance
+    from lightning_hpc.training import crossvalidation
+
+    def train_fold(run, root):
+        return entrance.train(["fit", *run.typed, "--trainer.logger=false"], root)
+
+    wandb.teardown()  # it has read the environment of an earlier test, and would not look again
+    monkeypatch.setenv("HOME", str(tmp_path))  # no key, so W&B's run is recorded offline
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.setattr(crossvalidation, "train", train_fold)
+    assert train("crossvalidate", "--folds=2", "--name=folds").code == 0
+    (record,) = tmp_path.glob("runs/folds/cross-validation-*/wandb/offline-run-*")
+
+
+@pytest.mark.parametrize("setting", ["trainer.limit_train_batches", "trainer.max_epochs", "trainer.max_steps"])
+def test_a_run_that_would_do_nothing_is_an_error_before_it_starts(train, capsys, setting):
+    run = train("fit", f"--{setting}=0")
+    assert run.code == 2 and run.folder is None
+    assert f"{setting} is 0, so there is nothing to train" in capsys.readouterr().err
+
+
+def test_a_run_that_found_no_batch_is_not_done(train, tmp_path, capsys):
+    (tmp_path / "drops_the_last.py").write_text(
+        "from torch.utils.data import DataLoader\n\n"
+        "from my_research_project.data import Digits\n\n\n"
+        "class Data(Digits):\n"
+        "    def train_dataloader(self):\n"
+        "        return DataLoader(self.train_set, batch_size=4096, drop_last=True)\n"
+    )
+    run = train("fit", "--data=drops_the_last.Data", "--model.lr_scheduler=null")
+    assert run.code == 1 and run.status["state"] == "failed" and "nothing was trained" in run.status["reason"]
+    assert "error: nothing was trained" in "".join(capsys.readouterr())
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_metrics_of_classes_and_of_a_second_loader_are_seen_and_nan_is_no_word_of_json(train, tmp_path):
+    (tmp_path / "many_metrics.py").write_text(
+        "from my_research_project.model import Classifier\n\n\n"
+        "class Many(Classifier):\n"
+        "    def on_validation_epoch_end(self):\n"
+        "        self.log('val/acc/class_0', 0.25)\n"
+        "        self.log('val/broken', float('nan'))\n"
+    )
+    run = train("fit", "--model=many_metrics.Many")
+    assert run.code == 0 and run.status["metrics"]["val/acc/class_0"] == 0.25
+    assert run.status["metrics"]["val/broken"] is None
+    assert "val/acc/class_0 0.25 val/broken nan" in (run.folder / "logs" / "rank-0.log").read_text()
+
+
+def test_a_finished_run_is_trained_for_longer_in_a_run_of_its_own(train, capsys):
+    """With a constant learning rate it ends equal to the bit to a run that was as long from the start."""
+    constant = ("--model.lr_scheduler=null", "--resume=never")
+    short = train("fit", *constant, "--trainer.max_epochs=2")
+    whole = train("fit", *constant, "--trainer.max_epochs=4", "--name=whole")
+    assert train("fit", "--run", str(short.folder), "--trainer.max_epochs=4").code == 2
+    assert f"train it for longer: python Train.py fit --extend {short.folder} --trainer.max_epochs 4" in (
+        capsys.readouterr().err
+    )
+
+    longer = train("fit", f"--extend={short.folder.resolve()}", "--trainer.max_epochs=4")
+    assert longer.code == 0 and longer.folder.parent == short.folder.parent and longer.folder != short.folder
+    assert longer.status["extends"] == longer.config["extend"] == str(short.folder.relative_to(Path.cwd()))
+    assert longer.status["attempt"] == 1 and longer.status["step"] == 8
+    assert [int(row["step"]) for row in longer.rows if row["val/loss"]] == [5, 7]
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(longer)[name], value), name
+    assert longer.checkpoint("best")["global_step"] in (6, 8)
+
+    again = train("fit", f"--extend={short.folder}", "--trainer.max_epochs=4")
+    assert again.code == 0 and again.folder == longer.folder and again.status["attempt"] == 1
+    assert "done already" in capsys.readouterr().out
+
+    as_long = train("fit", f"--extend={short.folder}", "--trainer.max_epochs=2")
+    assert as_long.code == 1 and "is at the end already" in as_long.status["reason"]
+    assert train("fit", f"--extend={as_long.folder}", "--trainer.max_epochs=9").code == 2
+    assert "that run is not done, but failed" in capsys.readouterr().err
+
+
+def test_the_schedule_of_a_longer_run_has_its_length(train, capsys):
+    monitor = ("--trainer.log_every_n_steps=1", "--trainer.callbacks+=LearningRateMonitor")
+    short = train("fit", *monitor, "--trainer.max_epochs=2")
+    whole = train("fit", *monitor, "--trainer.max_epochs=4", "--name=whole")
+    capsys.readouterr()
+    longer = train("fit", f"--extend={short.folder}", "--trainer.max_epochs=4")
+    assert longer.column("lr-AdamW") == pytest.approx(whole.column("lr-AdamW")[4:])
+    assert "WarmupCosine has the length of this run: at step 4 the learning rate is" in "".join(capsys.readouterr())
+
+
+def test_the_terminal_says_what_matters_and_the_log_file_says_all(train, capsys):
+    run = train("fit")
+    assert train("test", "--run", str(run.folder)).code == 0
+    shown = capsys.readouterr().err
+    assert "epoch 1/1" in shown and "checkpoint: " in shown
+    for noise in ("TPU", "srun", "💡", "Loading `train_dataloader`", "Restoring states", "Loaded model weights"):
+        assert noise not in shown
+    assert "Loading `train_dataloader`" in (run.folder / "logs" / "rank-0.log").read_text()

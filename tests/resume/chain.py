@@ -32,7 +32,7 @@ class Server:
     ) -> list[int]:
         """One attempt at the run in this folder; returns the exit code of each rank (−signal if killed by one)."""
         request = dict(folder=str(folder), setup=asdict(setup), kill=kill, victim=victim, count=count)
-        request |= dict(port=free_port(), grace=grace, limit=60.0)
+        request |= dict(port=free_port(), grace=grace, limit=300.0)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -59,7 +59,7 @@ class Chain:
 
     kills: list[tuple[str, str, int]] = field(default_factory=list)  # signal, phase, number of calls before it
     attempts: int = 0
-    hangs: int = 0  # attempts that had to be killed after a minute
+    hangs: int = 0  # attempts that had to be killed after five minutes
     differences: list[str] = field(default_factory=list)
     seconds: float = 0.0  # per attempt
     repeated: int = 0  # batches that were trained on more than once

@@ -1,19 +1,25 @@
 """Checkpoint files: written whole or not at all, found again, damage noticed; on full disks too."""
 
+import enum
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from package.training.checkpoint_files import CheckpointError, atomic_write, damage, find, give_name
-from package.training.checkpoints import AtomicCheckpointIO
+from lightning_hpc.files import atomic_write
+from lightning_hpc.survive.checkpoint_files import CheckpointError, damage, find_checkpoint, give_name, remove_parts
+from lightning_hpc.survive.checkpoint_io import AtomicCheckpointIO
+from lightning_hpc.values.plain_data import NotPlain, plain_checkpoint, plain_value
 
 
 def save(path: Path, megabytes: float = 0.1) -> Path:
@@ -43,32 +49,57 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root; the test above doesn't")
-def test_a_disk_that_is_really_full(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"can't mount here: {mounted.stderr.strip()}; the test above covers it without a mount")
-    try:
-        path = save(disk / "last.ckpt", megabytes=0.5)
-        with pytest.raises(OSError, match="No space left on device"):
-            save(path, megabytes=0.7)
-        assert damage(path) is None
-        assert [file.name for file in disk.iterdir()] == ["last.ckpt"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_a_disk_that_is_really_full(small_disk):
+    path = save(small_disk / "last.ckpt", megabytes=0.5)
+    with pytest.raises(OSError, match="No space left on device"):
+        save(path, megabytes=0.7)
+    assert damage(path) is None
+    assert [file.name for file in small_disk.iterdir()] == ["last.ckpt"]
 
 
 def test_a_write_that_is_killed_leaves_the_old_file(tmp_path):
     path = save(tmp_path / "last.ckpt")
     before = path.read_bytes()
     program = (
-        "import os, signal, sys; from pathlib import Path; from package.training.checkpoint_files import atomic_write\n"
+        "import os, signal, sys; from pathlib import Path; from lightning_hpc.files import atomic_write\n"
         "with atomic_write(Path(sys.argv[1])) as file: file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, path]).returncode == -signal.SIGKILL
     assert path.read_bytes() == before
+
+
+def test_what_killed_writes_have_left_is_removed_and_nothing_else(tmp_path):
+    kept = [
+        "step-00000010.ckpt",
+        "last.ckpt",
+        "meta.json",
+        ".notes.txt.4711.part",  # somebody else's
+        "last.ckpt.4711.part",
+        ".last.ckpt.part",
+        ".last.ckpt.mine.part",
+    ]
+    left = [f".{name}.4711.part" for name in ("step-00000020.ckpt", "last.ckpt", "best.ckpt", "meta.json")]
+    for name in kept + left:
+        (tmp_path / name).write_bytes(b"half")
+    remove_parts(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(kept)
+    remove_parts(tmp_path / "missing")
+
+
+def test_a_part_of_a_write_or_of_a_name_is_one_that_is_removed(tmp_path, monkeypatch):
+    """The pattern that is removed is the one that `atomic_write` and `give_name` use."""
+    checkpoint = save(tmp_path / "step-00000010.ckpt")
+    monkeypatch.setattr(os, "replace", lambda *names: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Path, "unlink", lambda *arguments, **options: None)  # a SIGKILL cleans nothing up
+    for name in ("step-00000020.ckpt", "meta.json"):
+        with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / name):
+            pass
+    with pytest.raises(KeyboardInterrupt):
+        give_name(checkpoint, tmp_path / "last.ckpt")
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_parts(tmp_path)
+    assert list(tmp_path.iterdir()) == [checkpoint]
 
 
 @pytest.mark.parametrize("how", ["cut off", "emptied", "one bit", "other content"])
@@ -88,39 +119,43 @@ def test_a_name_is_given_without_a_moment_in_which_it_is_missing(tmp_path, monke
     one, two, last = save(tmp_path / "step-1.ckpt"), save(tmp_path / "step-2.ckpt"), tmp_path / "last.ckpt"
     for file in (one, two, two):
         give_name(file, last)
-        assert last.read_bytes() == file.read_bytes()
-    monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no hard links here")))
+        assert last.samefile(file)
+        assert not list(tmp_path.glob(".*.part"))
+    (tmp_path / f".last.ckpt.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
     give_name(one, last)
-    assert last.read_bytes() == one.read_bytes()
+    assert last.samefile(one)
+    monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no hard links here")))
+    give_name(two, last)
+    assert last.read_bytes() == two.read_bytes() and not last.samefile(two)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_find_takes_the_newest_by_number(tmp_path):
     for step in (9, 10, 100):
         save(tmp_path / f"step-{step:08d}.ckpt")
-    found = find(tmp_path)
+    found = find_checkpoint(tmp_path)
     assert (found.path.name, found.step, found.damaged) == ("step-00000100.ckpt", 100, [])
-    assert find(tmp_path, "never") is None
+    assert find_checkpoint(tmp_path, "never") is None
 
 
 def test_no_checkpoint_is_not_an_error_unless_there_must_be_one(tmp_path):
-    assert find(tmp_path / "missing") is None
-    assert find(tmp_path) is None
+    assert find_checkpoint(tmp_path / "missing") is None
+    assert find_checkpoint(tmp_path) is None
     with pytest.raises(CheckpointError, match="--resume must, but there is no checkpoint"):
-        find(tmp_path, "must")
+        find_checkpoint(tmp_path, "must")
 
 
 def test_not_being_able_to_look_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").write_text("a file where a folder should be")
     with pytest.raises(CheckpointError, match="could not look for checkpoints"):
-        find(tmp_path / "checkpoints")
+        find_checkpoint(tmp_path / "checkpoints")
     if os.geteuid() != 0:  # root may read everything
         (tmp_path / "locked").mkdir(mode=0)
         with pytest.raises(CheckpointError, match="Permission denied"):
-            find(tmp_path / "locked")
+            find_checkpoint(tmp_path / "locked")
     monkeypatch.setattr(os, "listdir", lambda path: (_ for _ in ()).throw(OSError(116, "Stale file handle")))
     with pytest.raises(CheckpointError, match="Stale file handle"):
-        find(tmp_path)
+        find_checkpoint(tmp_path)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_told(tmp_path):
@@ -129,7 +164,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_told(tmp_path):
     give_name(newest, tmp_path / "last.ckpt")
     with open(tmp_path / "last.ckpt", "r+b") as file:  # by hand; it is the same file as the newest
         file.truncate(1000)
-    found = find(tmp_path)
+    found = find_checkpoint(tmp_path)
     assert found.step == 10
     assert len(found.damaged) == 1
     assert "step-00000020.ckpt is damaged" in found.damaged[0]
@@ -139,13 +174,13 @@ def test_none_whole_stops(tmp_path):
     for name in ("step-00000010.ckpt", "step-00000020.ckpt"):
         (tmp_path / name).write_bytes(b"half")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints .* is whole"):
-        find(tmp_path)
+        find_checkpoint(tmp_path)
 
 
 def test_last_alone_is_found_with_its_step_from_meta(tmp_path):
     save(tmp_path / "last.ckpt")
     (tmp_path / "meta.json").write_text(json.dumps(dict(last=dict(step=7, epoch=1), kept=[])))
-    found = find(tmp_path)
+    found = find_checkpoint(tmp_path)
     assert (found.path.name, found.step, found.epoch) == ("last.ckpt", 7, 1)
 
 
@@ -154,14 +189,14 @@ def test_a_checkpoint_by_name_or_path(tmp_path):
     folder.mkdir()
     save(folder / "best.ckpt")
     elsewhere = save(tmp_path / "elsewhere.ckpt")
-    assert find(folder, "best").path == folder / "best.ckpt"
-    assert find(folder, "best.ckpt").path == folder / "best.ckpt"
-    assert find(folder, str(elsewhere)).path == elsewhere
+    assert find_checkpoint(folder, "best").path == folder / "best.ckpt"
+    assert find_checkpoint(folder, "best.ckpt").path == folder / "best.ckpt"
+    assert find_checkpoint(folder, str(elsewhere)).path == elsewhere
     with pytest.raises(CheckpointError, match="no checkpoint wrost: not a file, and .* has: best"):
-        find(folder, "wrost")
+        find_checkpoint(folder, "wrost")
     (folder / "best.ckpt").write_bytes(b"half")
     with pytest.raises(CheckpointError, match="best.ckpt is damaged"):
-        find(folder, "best")
+        find_checkpoint(folder, "best")
 
 
 def test_only_plain_data_is_read(tmp_path):
@@ -170,9 +205,82 @@ def test_only_plain_data_is_read(tmp_path):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "trap.ckpt")
 
 
-def test_what_could_not_be_read_again_is_not_written_in_good_faith(tmp_path):
-    with pytest.raises(CheckpointError, match="can't read checkpoint"):
-        AtomicCheckpointIO().save_checkpoint(dict(hyper_parameters=dict(path=Path("/"))), tmp_path / "last.ckpt")
+def test_what_could_not_be_read_again_takes_no_name(tmp_path, monkeypatch):
+    path = save(tmp_path / "last.ckpt")
+    before = path.read_bytes()
+    monkeypatch.setattr(AtomicCheckpointIO, "make_plain", lambda self, checkpoint: checkpoint)
+    for _ in range(2):  # at each save, not only at the first
+        with pytest.raises(CheckpointError, match="could not be read again: it holds a pathlib"):
+            AtomicCheckpointIO().save_checkpoint(dict(hyper_parameters=dict(path=Path("/"))), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+Point = namedtuple("Point", "x y")
+
+
+class Colour(enum.Enum):
+    RED = (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "value, plain",
+    [
+        (np.float64(0.1), 0.1),
+        (np.int64(3), 3),
+        (np.str_("a"), "a"),
+        (Path("/data"), "/data"),
+        (np.arange(3), torch.arange(3)),
+        (Point(1, np.bool_(True)), (1, True)),
+        (defaultdict(list, a=[np.float32(0.5)]), dict(a=[0.5])),
+        ({Path("a"): 1, np.str_("b"): 2}, dict(a=1, b=2)),
+        (signal.SIGTERM, 15),
+        (frozenset({1}), {1}),
+    ],
+    ids=str,
+)
+def test_what_has_a_plain_counterpart_becomes_it(value, plain):
+    lines = []
+    found = plain_value([value], "callbacks/Mine", lines)[0]
+    assert type(found) is type(plain) and lines
+    assert torch.equal(found, plain) if isinstance(plain, torch.Tensor) else found == plain
+    assert not any(isinstance(key, np.generic) for key in found) if isinstance(found, dict) else True
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Colour.RED, object(), len, [np.longdouble(1)], dict(a=threading.Lock())],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_none_is_named_with_its_place(value):
+    with pytest.raises(NotPlain, match="^here"):
+        plain_value(value, "here", [])
+
+
+def test_what_is_plain_stays_the_same_object():
+    state = torch.nn.BatchNorm1d(2).state_dict()
+    assert state._metadata  # versions of modules, which a copy would lose
+    plain = [
+        state,
+        Counter(a=1),
+        {1, 2},
+        b"bytes",
+        1j,
+        torch.device("cpu"),
+        torch.nn.Parameter(torch.ones(1)),
+        (1, "a"),
+    ]
+    lines = []
+    assert all(plain_value(value, "", lines) is value for value in plain) and not lines
+    changed = plain_value(OrderedDict(state, more=np.float64(1)), "", lines)
+    assert type(changed) is OrderedDict and changed["weight"] is state["weight"]
+
+
+def test_what_holds_itself_is_left_out():
+    endless = []
+    endless.append(endless)
+    plain, (line,) = plain_checkpoint(dict(mine=endless, epoch=1))
+    assert plain == dict(epoch=1)
+    assert line == "mine holds itself or is nested too deep, and is left out"
 
 
 def test_size_and_hash_are_those_of_the_file(tmp_path):

@@ -2,26 +2,38 @@
 
 import ctypes
 import json
+import logging
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from test_checkpoint_files import no_file_larger_than
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.aggregation import RunningMean
+from torchmetrics.classification import BinaryAccuracy
 
-from package.training import checkpoints as module
-from package.training import signals
-from package.training.averaging import EMA
-from package.training.checkpoint_files import CheckpointError, find, read_meta, step_files
-from package.training.checkpoints import Checkpoints, load_weights
-from package.training.metrics_file import MetricsFile
-from package.training.resume import ExactResume
+from lightning_hpc import signals
+from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.survive import checkpoints as module
+from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, read_meta, step_files
+from lightning_hpc.survive.checkpoint_io import unusable, warm_start
+from lightning_hpc.survive.checkpoints import Checkpoints
+from lightning_hpc.survive.exact_resume import ExactResume
+from lightning_hpc.survive.metrics_file import MetricsFile
+from lightning_hpc.survive.monitor import direction_of_name
+from lightning_hpc.sweeps.creation import check_goal
+from lightning_hpc.sweeps.sweep_file import Sweep
+from lightning_hpc.training.averaging import EMA
 
 
 class Model(LightningModule):
@@ -44,9 +56,9 @@ class Model(LightningModule):
 def fit(folder, checkpoints, model=None, callbacks=(), resume=None, epochs=3, **settings):
     loader = DataLoader(TensorDataset(torch.ones(8, 4)), 2)
     trainer = Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=[*callbacks, ExactResume(), checkpoints],
-        **settings,
+        accelerator="cpu", max_epochs=epochs, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, callbacks=[ExactResume(), checkpoints, *callbacks],
+        **dict(logger=False) | settings,
     )  # fmt: skip
     trainer.fit(model or Model(), loader, loader, ckpt_path=resume, weights_only=True)
     return trainer
@@ -67,18 +79,39 @@ def test_saves_by_steps_keeps_the_newest_and_describes_them(tmp_path):
     assert last["size"] == (folder / "last.ckpt").stat().st_size
     assert (folder / "last.ckpt").samefile(folder / "step-00000012.ckpt")
     assert [entry["step"] for entry in told] == [3, 4, 7, 8, 11, 12]  # every third, and the best of each epoch
-    assert find(folder).epoch == last["epoch"]
+    assert find_checkpoint(folder).epoch == last["epoch"]
+
+
+class Clock(Callback):
+    """Each step takes twenty seconds."""
+
+    seconds = 0
+
+    def on_train_batch_end(self, trainer, pl_module, *arguments):
+        self.seconds += 20
 
 
 def test_saves_by_minutes(tmp_path, monkeypatch):
-    clock = iter(range(0, 100_000, 20))
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    told = []
-    checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=1, monitor="none of them")
+    clock, told = Clock(), []
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock.seconds)
+    checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=1, monitor=None)
     checkpoints.on_save = told.append
-    with pytest.warns(UserWarning, match="No best checkpoint: nothing logs none of them, only"):
-        fit(tmp_path, checkpoints)
-    assert len(told) > 2
+    fit(tmp_path, checkpoints, callbacks=[clock])
+    assert [entry["step"] for entry in told] == [3, 6, 9, 12]
+
+
+def test_saves_the_best_and_the_last_if_neither_steps_nor_minutes_count(tmp_path):
+    told = []
+    checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=None, keep=1)
+    checkpoints.on_save = told.append
+    fit(tmp_path, checkpoints)
+    assert [entry["step"] for entry in told] == [4, 8, 12]
+    assert list(step_files(tmp_path / "checkpoints")) == [12]
+
+
+def test_at_least_one_is_kept():
+    with pytest.raises(ValueError, match="keep=0: at least 1 checkpoint must be kept"):
+        Checkpoints(keep=0)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +121,7 @@ def test_saves_by_minutes(tmp_path, monkeypatch):
         ("max", (9.0, 10.0, 3.0), 1),
         ("min", (math.nan, 2.0, math.nan), 1),
         ("max", (math.nan, math.inf, 2.0), 1),
+        ("min", (2.0, 2.0, 3.0), 0),  # of equal ones the first
     ],
 )
 def test_best_is_by_value_and_never_nan(tmp_path, mode, values, best):
@@ -95,7 +129,66 @@ def test_best_is_by_value_and_never_nan(tmp_path, mode, values, best):
     saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert saved["global_step"] == 4 * (best + 1)
     entry = read_meta(tmp_path / "checkpoints")["best"]
-    assert (entry["step"], entry["value"], entry["mode"]) == (4 * (best + 1), values[best], mode)
+    value = values[best] if math.isfinite(values[best]) else None  # JSON has no word for infinity
+    assert (entry["step"], entry["value"], entry["mode"]) == (4 * (best + 1), value, mode)
+
+
+class Scored(Model):
+    """Logs val/acc, which grows, as a number or as an object of torchmetrics, and other metrics."""
+
+    def __init__(self, name="val/acc", as_object=False):
+        super().__init__()
+        self.name, self.metric = name, BinaryAccuracy() if as_object else None
+
+    def validation_step(self, batch, batch_idx):
+        value = torch.tensor([self.current_epoch / 4])
+        if self.metric is not None:
+            self.metric.update((torch.arange(4) < self.current_epoch).float(), torch.ones(4, dtype=int))
+            self.log(self.name, self.metric)
+        else:
+            self.log(self.name, value.mean())
+
+
+@pytest.mark.parametrize("name, as_object", [("val/acc", False), ("val/quality", True)])
+def test_the_direction_follows_from_the_metric(tmp_path, caplog, name, as_object):
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, Checkpoints(monitor=name), Scored(name, as_object))
+    assert f"best.ckpt gets the largest {name}" in caplog.text
+    best = read_meta(tmp_path / "checkpoints")["best"]
+    assert (best["step"], best["value"], best["mode"]) == (12, 0.5, "max")
+
+
+def test_a_direction_that_is_typed_counts_with_a_warning(tmp_path):
+    with pytest.warns(
+        UserWarning, match="mode is min, so best.ckpt gets the smallest val/acc, which usually is the wor"
+    ):
+        fit(tmp_path, Checkpoints(monitor="val/acc", mode="min"), Scored())
+    assert read_meta(tmp_path / "checkpoints")["best"]["step"] == 4
+
+
+@pytest.mark.parametrize(
+    "monitor, message",
+    [
+        ("val/quality", "neither the name of val/quality nor its torchmetrics object says"),
+        ("val/qualty", r"val/qualty, which nothing logs \(did you mean val/quality\?\); there are val/quality"),
+    ],
+)
+def test_a_monitor_that_says_nothing_stops_at_the_first_validation(tmp_path, monitor, message):
+    with pytest.raises(CheckpointError, match=message):
+        fit(tmp_path, Checkpoints(monitor=monitor), Scored("val/quality"), num_sanity_val_steps=1)
+
+
+@pytest.mark.parametrize(
+    "name, direction",
+    [
+        ("val/loss", "min"), ("val_loss", "min"), ("loss_epoch", "min"), ("val/top5_error", "min"),
+        ("val/error_rate", "min"), ("val_ema/acc", "max"), ("val/f1_macro", "max"), ("val/acc/dataloader_idx_0", "max"),
+        ("AUROC", "max"), ("val/accuracy_gap", None), ("val/energy", None), ("val/neg_log_likelihood", None),
+        ("val/negative_mse", None), ("", None),
+    ],
+)  # fmt: skip
+def test_what_a_name_says(name, direction):
+    assert direction_of_name(name) == direction
 
 
 def test_meta_is_json_that_everybody_reads(tmp_path):
@@ -120,32 +213,107 @@ class FullDiskAt(Callback):
 
 def test_hyperparameters_that_could_not_be_read_again_are_left_out(tmp_path):
     class Saved(Model):
-        def __init__(self, width=8, sizes=(1, 2), optimizer=torch.optim.SGD, folder=Path("/")):
+        def __init__(self, width=8, sizes=(1, 2), optimizer=torch.optim.SGD, folder=Path("/data")):
             super().__init__()
             self.save_hyperparameters()
 
-    with pytest.warns(UserWarning, match="leave out hyper_parameters that are no plain data: optimizer, folder"):
+    with pytest.warns(UserWarning, match="hyper_parameters/optimizer holds a builtins.type.* and is left out"):
         fit(tmp_path, Checkpoints(), Saved(), epochs=1)
-    saved = torch.load(find(tmp_path / "checkpoints").path, weights_only=True)
-    assert saved["hyper_parameters"] == dict(width=8, sizes=(1, 2))
+    saved = torch.load(find_checkpoint(tmp_path / "checkpoints").path, weights_only=True)
+    assert saved["hyper_parameters"] == dict(width=8, sizes=(1, 2), folder="/data")
 
 
-def test_what_else_can_not_be_read_again_stops_the_run_at_its_first_save(tmp_path):
-    class Strange(Callback):
+class Changing(Callback):
+    """Has a state that is None first, then a number of numpy and a path, then something that can't be saved at all."""
+
+    def __init__(self):
+        self.step, self.loaded = 0, None
+
+    def on_train_batch_end(self, trainer, *arguments):
+        self.step = trainer.global_step
+
+    def state_dict(self):
+        if self.step < 3:
+            return dict(best=None, folder=None)
+        if self.step < 6:
+            return dict(best=np.float64(self.step), folder=Path("/data"))
+        return dict(lock=threading.Lock())
+
+    def load_state_dict(self, state):
+        self.loaded = state
+
+
+def test_every_checkpoint_can_be_read_whatever_a_callback_puts_into_it(tmp_path):
+    with pytest.warns(UserWarning) as warned:
+        fit(tmp_path, Checkpoints(every_n_steps=1, keep=9), callbacks=[Changing()], epochs=2)
+    texts = [str(warning.message) for warning in warned if "plain data" in str(warning.message)]
+    assert len(texts) == 2  # each thing once, not at each save
+    assert "callbacks/Changing/best is a numpy.float64 and saved as a float" in texts[0]
+    assert "callbacks/Changing/lock holds a _thread.lock, which is no plain data, and is left out: this" in texts[1]
+
+    folder, again = tmp_path / "checkpoints", Changing()
+    assert all(unusable(path) is None for path in step_files(folder).values())
+    resumed_from = find_checkpoint(folder, "step-00000004").path
+    fit(tmp_path, Checkpoints(), callbacks=[again], resume=resumed_from, epochs=2)
+    assert again.loaded == dict(best=4.0, folder="/data") and type(again.loaded["best"]) is float
+
+
+def test_a_run_stops_when_its_optimizer_can_not_be_saved(tmp_path):
+    class Strange(torch.optim.SGD):
         def state_dict(self):
-            return dict(folder=Path("/"))
+            return super().state_dict() | dict(of=object())
 
-    with pytest.raises(
-        CheckpointError, match="can't read checkpoint .* holds a pathlib.PosixPath, which is no plain data"
-    ):
-        fit(tmp_path, Checkpoints(every_n_steps=1), callbacks=[Strange()])
+    class WithIt(Model):
+        def configure_optimizers(self):
+            return Strange(self.parameters(), 0.1)
+
+    with pytest.raises(CheckpointError, match="optimizer_states/0/of holds a builtins.object, which is no plain data"):
+        fit(tmp_path, Checkpoints(every_n_steps=1), WithIt())
+
+
+def test_a_checkpoint_that_can_not_be_read_is_passed_over(tmp_path):
+    fit(tmp_path, Checkpoints(every_n_steps=2), epochs=1)
+    folder = tmp_path / "checkpoints"
+    newest = list(step_files(folder).values())[-1]
+    newest.unlink()
+    torch.save(dict(trap=Path("/")), newest)
+    assert find_checkpoint(folder).path == newest  # whole, as far as one can see without torch
+    found = find_checkpoint(folder, check=unusable)
+    assert found.step == 2
+    assert "which is no plain data" in found.damaged[0]
 
 
 def test_on_a_full_disk_the_run_goes_on_and_says_so(tmp_path):
-    checkpoints = Checkpoints(every_n_steps=1, monitor="none")
+    checkpoints = Checkpoints(every_n_steps=1, monitor=None)
     with pytest.warns(UserWarning, match="checkpoint of step 4 could not be written: File too large"):
         fit(tmp_path, checkpoints, callbacks=[FullDiskAt(4, 7)])
     assert list(step_files(tmp_path / "checkpoints")) == [11, 12]
+
+
+@pytest.mark.parametrize(
+    "from_step, earlier", [(10, "the one of step 9 is still there"), (1, "there is no earlier one")]
+)
+def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, from_step, earlier):
+    full = FullDiskAt(from_step, 99)
+    try:
+        with (
+            pytest.warns(UserWarning, match="could not be written"),
+            pytest.raises(CheckpointError, match=f"of step 12 could not be written: File too large .*; {earlier}"),
+        ):
+            fit(tmp_path, Checkpoints(every_n_steps=1), callbacks=[full])
+    finally:
+        full.full.__exit__(None, None, None)
+
+
+def test_after_a_failed_save_the_best_stays_what_it_was(tmp_path):
+    """It is not written at each step from then on, and never with weights that were not validated."""
+    values = (2.0, 1.0, 1.5)
+    with pytest.warns(UserWarning, match="could not be written") as warned:
+        fit(tmp_path, Checkpoints(every_n_steps=100), Model(values), callbacks=[FullDiskAt(8, 11)])
+    assert len([warning for warning in warned if "could not be written" in str(warning.message)]) == 1
+    best = read_meta(tmp_path / "checkpoints")["best"]
+    assert (best["step"], best["value"]) == (12, 1.5)  # better than 2.0; the weights that scored 1.0 are gone
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 12
 
 
 def test_on_a_full_disk_the_run_stops_if_it_shall(tmp_path):
@@ -155,7 +323,7 @@ def test_on_a_full_disk_the_run_stops_if_it_shall(tmp_path):
             fit(tmp_path, Checkpoints(every_n_steps=1, full_disk="stop"), callbacks=[full])
     finally:
         full.full.__exit__(None, None, None)
-    assert find(tmp_path / "checkpoints").step == 3
+    assert find_checkpoint(tmp_path / "checkpoints").step == 3
 
 
 def test_going_back_drops_the_future(tmp_path):
@@ -163,9 +331,9 @@ def test_going_back_drops_the_future(tmp_path):
     folder = tmp_path / "checkpoints"
     damaged = folder / "step-00000012.ckpt"
     damaged.write_bytes(b"half")
-    found = find(folder)
+    found = find_checkpoint(folder)
     assert (found.step, len(found.damaged)) == (10, 1)
-    fit(tmp_path, Checkpoints(every_n_steps=1, keep=9), resume=find(folder, "step-00000004").path, epochs=2)
+    fit(tmp_path, Checkpoints(every_n_steps=1, keep=9), resume=find_checkpoint(folder, "step-00000004").path, epochs=2)
     assert list(step_files(folder)) == [2, 4, 5, 6, 7, 8]
 
 
@@ -181,12 +349,92 @@ def test_a_longer_run_goes_on_from_a_finished_one_to_the_bit(tmp_path):
         assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
 
 
-def test_it_needs_exact_resume(tmp_path):
-    loader = DataLoader(TensorDataset(torch.ones(8, 4)))
-    with pytest.raises(CheckpointError, match="needs ExactResume"):
-        Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[Checkpoints()]).fit(
-            Model(), loader
-        )
+class Folders(SingleDeviceStrategy):
+    """Writes checkpoints as FSDP and DeepSpeed do: a folder, most of it without the CheckpointIO."""
+
+    def save_checkpoint(self, checkpoint, filepath, storage_options=None):
+        folder = Path(filepath)
+        folder.mkdir(parents=True)  # fails if there is one
+        torch.save(checkpoint.pop("state_dict"), folder / "__0_0.distcp")
+        torch.save(checkpoint, folder / "meta.pt")
+
+    def load_checkpoint(self, checkpoint_path, weights_only=None):
+        parts = [torch.load(Path(checkpoint_path) / name, weights_only=True) for name in ("__0_0.distcp", "meta.pt")]
+        return dict(state_dict=parts[0], **parts[1])
+
+
+def test_checkpoints_that_are_folders_are_saved_named_checked_kept_and_resumed(tmp_path):
+    folder = tmp_path / "checkpoints"
+    values = (1.0, 2.0, 3.0)
+    torch.manual_seed(0)
+    fit(tmp_path, Checkpoints(every_n_steps=1), Model(values), strategy=Folders())
+    assert list(step_files(folder)) == [4, 11, 12]  # 4 is the best
+    assert (folder / "last.ckpt").resolve().name == "step-00000012.ckpt"
+    assert (folder / "best.ckpt").resolve().name == "step-00000004.ckpt"
+    files = (folder / "last.ckpt").iterdir()
+    assert read_meta(folder)["last"]["size"] == sum(f.stat().st_size for f in files if f.name != "complete.json")
+
+    (folder / "step-00000012.ckpt" / "complete.json").unlink()  # as a kill in the middle of a save leaves it
+    (folder / "step-00000011.ckpt" / "meta.pt").write_bytes(b"half")
+    found = find_checkpoint(folder, check=unusable)
+    assert found.step == 4
+    assert "not written to its end" in found.damaged[0] and "meta.pt in it has 4 bytes" in found.damaged[1]
+    assert find_checkpoint(folder, "best").step == 4
+
+    fit(tmp_path, Checkpoints(every_n_steps=3, keep=9), Model(values), resume=found.path, strategy=Folders())
+    torch.manual_seed(0)
+    fit(tmp_path / "whole", Checkpoints(), Model(values), strategy=Folders())
+    ends = [Folders().load_checkpoint(place / "checkpoints" / "last.ckpt") for place in (tmp_path, tmp_path / "whole")]
+    assert torch.equal(ends[0]["state_dict"]["layer.weight"], ends[1]["state_dict"]["layer.weight"])
+    assert list(step_files(folder)) == [4, 7, 10, 12]
+
+
+def test_double_precision_loses_no_digits(tmp_path):
+    class Double(Model):
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch[0].double() / 3).square().mean()
+
+    torch.manual_seed(0)
+    fit(tmp_path / "whole", Checkpoints(), Double(), precision="64-true")
+    torch.manual_seed(0)
+    fit(tmp_path, Checkpoints(), Double(), precision="64-true", epochs=1)
+    resume = find_checkpoint(tmp_path / "checkpoints").path
+    fit(tmp_path, Checkpoints(), Double(), precision="64-true", resume=resume)
+    ends = [
+        torch.load(place / "checkpoints" / "last.ckpt", weights_only=True) for place in (tmp_path, tmp_path / "whole")
+    ]
+    assert torch.equal(ends[0]["state_dict"]["layer.weight"], ends[1]["state_dict"]["layer.weight"])
+
+
+def test_a_new_attempt_removes_what_a_killed_save_has_left(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    left, other = folder / ".step-00000003.ckpt.4711.part", folder / ".notes.txt"
+    left.write_bytes(b"half"), other.write_bytes(b"of the user")
+    Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        default_root_dir=tmp_path, callbacks=[ExactResume(), Checkpoints()],
+    ).validate(Model(), DataLoader(TensorDataset(torch.ones(8, 4))), verbose=False)  # fmt: skip
+    assert left.exists()  # a run that trains may write it right now
+    fit(tmp_path, Checkpoints(), epochs=1)
+    assert not left.exists() and other.exists()
+
+
+@pytest.mark.parametrize("order", ["Other ExactResume Checkpoints", "ExactResume Other Checkpoints", "Checkpoints"])
+def test_the_order_of_callbacks_is_checked(order):
+    kinds = dict(Other=Callback, ExactResume=ExactResume, Checkpoints=Checkpoints)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        callbacks=[kinds[name]() for name in order.split()],
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="ExactResume must be the first and Checkpoints the second .* which are:"):
+        trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(8, 4))))
+
+
+def test_finders_may_be_before_exact_resume(tmp_path):
+    """Lightning puts them there itself."""
+    trainer = fit(tmp_path, Checkpoints(), callbacks=[LearningRateFinder()], epochs=1, fast_dev_run=2)
+    assert [type(callback) for callback in trainer.callbacks][:2] == [LearningRateFinder, ExactResume]
 
 
 class Interrupt(Callback):
@@ -216,32 +464,33 @@ def test_a_signal_stops_the_run_with_its_reason(tmp_path, number, reason):
         signals.uninstall()
         signals.reset()
     assert stopped.value.reason == reason
-    assert find(tmp_path / "checkpoints").step == 5
+    assert find_checkpoint(tmp_path / "checkpoints").step == 5
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path):
     program = (
-        "import os, signal, time; from package.training import signals\n"
-        "signals.install(at_once=lambda: print('noted', flush=True))\n"
+        "import os, signal, time; from lightning_hpc import signals\n"
+        "signals.install(at_once=lambda state, reason: print(state, reason, flush=True) or 130)\n"
+        "signals.received()  # as at each batch\n"
         "for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
         "time.sleep(60)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
-    assert (done.returncode, done.stdout) == (130, "noted\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (130, "interrupted ended at once by a second Ctrl-C\n")
     assert "SIGINT: the run saves and stops at its next batch; Ctrl-C again ends it at once" in done.stderr
 
 
 def test_handlers_need_no_torch():
-    program = "import sys; from package.training import signals; signals.install(); assert 'torch' not in sys.modules"
+    program = "import sys; from lightning_hpc import signals; signals.install(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_workers_that_are_left_do_not_keep_the_program_from_ending():
     program = (
-        "import multiprocessing, time; from package.training import signals; signals.install()\n"
+        "import multiprocessing, time; from lightning_hpc import signals; signals.install()\n"
         "multiprocessing.Process(target=time.sleep, args=(60,), daemon=True).start()"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
 
 
 def test_rows_wait_for_no_checkpoint_and_no_row_is_doubled(tmp_path):
@@ -263,16 +512,77 @@ def test_warm_start_takes_the_weights_and_tells_what_does_not_fit(tmp_path):
     torch.save(source.state_dict(), tmp_path / "weights.pt")
     for name in ("run.ckpt", "weights.pt"):
         model = Model()
-        assert "2 of 2 tensors" in load_weights(model, tmp_path / name)
+        assert "2 of 2 tensors" in warm_start(model, tmp_path / name)
         assert torch.equal(model.layer.weight, source.layer.weight)
     wider = Model(size=5)
     with pytest.raises(CheckpointError, match=r"does not fit the model: layer.weight \(other shape\)"):
-        load_weights(wider, tmp_path / "run.ckpt")
-    assert "1 of 2 tensors, without layer.weight (other shape)" in load_weights(
+        warm_start(wider, tmp_path / "run.ckpt")
+    assert "1 of 2 tensors, without layer.weight (other shape)" in warm_start(
         wider, tmp_path / "run.ckpt", strict=False
     )
     assert torch.equal(wider.layer.bias, source.layer.bias)
     with pytest.raises(CheckpointError, match="nothing.ckpt is not a file"):
-        load_weights(wider, tmp_path / "nothing.ckpt")
+        warm_start(wider, tmp_path / "nothing.ckpt")
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_weights(torch.nn.Conv2d(1, 1, 1), tmp_path / "run.ckpt", strict=False)
+        warm_start(torch.nn.Conv2d(1, 1, 1), tmp_path / "run.ckpt", strict=False)
+
+
+class Remembers(Model):
+    """Has what Lightning leaves out: a buffer that is not saved with the weights, a running metric, rows of hooks."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1), persistent=False)
+        self.mean = RunningMean(window=3)
+
+    def on_train_epoch_start(self):
+        self.log("epoch/start", float(self.current_epoch))
+
+    def training_step(self, batch, batch_idx):
+        self.seen += 1
+        self.mean.update(self.seen)
+        self.log("train/mean", self.mean.compute())
+        return (self.layer(batch[0]) * self.seen).mean()
+
+
+def test_what_lightning_leaves_out_is_the_same_after_a_restart(tmp_path):
+    def train(folder, **options):
+        torch.manual_seed(0)
+        model = Remembers()
+        logger = MetricsFile(folder)
+        fit(folder, Checkpoints(every_n_steps=1, keep=99), model, [LearningRateMonitor("epoch")], logger=logger,
+            log_every_n_steps=1, **options)  # fmt: skip
+        return model, (folder / "metrics.csv").read_text()
+
+    model, rows = train(tmp_path, epochs=2)
+    for step in (2, 4, 6):
+        resumed, resumed_rows = train(tmp_path, epochs=2, resume=tmp_path / "checkpoints" / f"step-{step:08d}.ckpt")
+        assert resumed_rows == rows
+        assert torch.equal(resumed.layer.weight, model.layer.weight)
+        assert float(resumed.seen) == 8
+
+
+def test_lightnings_own_checkpoint_callbacks_work_beside_ours(train, tmp_path):
+    (tmp_path / "added.yaml").write_text(
+        "trainer:\n  callbacks:\n    - class_path: ModelCheckpoint\n      init_args: {save_last: true}\n"
+        f"    - class_path: OnExceptionCheckpoint\n      init_args: {{dirpath: {tmp_path}}}\n"
+    )
+    run = train("fit", "--config", "added.yaml")
+    assert (run.code, run.status["state"]) == (0, "done")
+    ours, added = run.folder / "checkpoints", run.folder / "added_checkpoints"
+    assert [file.name for file in sorted(added.iterdir())] == ["epoch=0-step=2.ckpt", "last.ckpt"]
+    assert list(step_files(ours)) == [2] and unusable(added / "last.ckpt") is None
+
+
+@pytest.mark.parametrize(
+    "goal, mode, agree", [("minimize", "min", True), ("maximize", "min", False), ("minimize", "max", False)]
+)
+def test_a_sweep_looks_for_the_same_end_as_its_runs(tmp_path, goal, mode, agree):
+    sweep = Sweep(dict(metric=dict(name="val/acc_best", goal=goal)), tmp_path)
+    status = dict(monitor="val/acc", mode=mode)
+    if agree:
+        check_goal(sweep, status)
+    else:
+        with pytest.raises(SettingsError, match=f"val/acc_best has goal {goal}, but its runs keep the"):
+            check_goal(sweep, status)
+    check_goal(sweep, dict(monitor="val/loss", mode=mode))  # another metric

@@ -2,11 +2,12 @@
 
 import csv
 import math
+import os
 
 import pytest
 from test_checkpoint_files import no_file_larger_than
 
-from package.training.metrics_file import MetricsFile
+from lightning_hpc.survive.metrics_file import MetricsFile
 
 
 def read(folder):
@@ -48,6 +49,29 @@ def test_a_restart_goes_on_and_drops_what_comes_again(tmp_path):
     assert second.rows == 4
 
 
+def test_a_file_that_is_not_open_yet_is_opened_by_whatever_comes_first(tmp_path):
+    MetricsFile(tmp_path / "a" / "b").sync()
+    assert (tmp_path / "a" / "b" / "metrics.csv").read_text() == "step,epoch\n"
+    MetricsFile(tmp_path).log_metrics(dict(epoch=0), 1)  # no new column
+    assert read(tmp_path) == [dict(step="1", epoch="0")]
+    MetricsFile(tmp_path / "unused").finalize("success")
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_file_that_is_closed_is_on_disk_and_can_be_opened_again(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    file = MetricsFile(tmp_path)
+    file.log_metrics(dict(loss=1.0), 0)
+    synced.clear()
+    stream = file._file
+    file.finalize("success")
+    assert synced == [str(tmp_path / "metrics.csv")]
+    assert stream.closed
+    file.log_metrics(dict(loss=2.0), 1)
+    assert (len(read(tmp_path)), file.rows) == (2, 2)
+
+
 def test_on_a_full_disk_rows_wait(tmp_path):
     file = MetricsFile(tmp_path)
     file.log_metrics(dict(loss=0.0), 0)
@@ -63,3 +87,19 @@ def test_on_a_full_disk_rows_wait(tmp_path):
     file.log_metrics(dict(accuracy=1.0), 50)
     file.sync()
     assert [row["step"] for row in read(tmp_path)] == [str(step) for step in range(51)]
+
+
+def test_rows_that_a_foreign_checkpoint_does_not_know_are_cut_by_its_step_and_kept(tmp_path):
+    first = MetricsFile(tmp_path)
+    for step in range(5):
+        first.log_metrics(dict(loss=float(step)), step)
+    first.log_metrics(dict(note=1.0))  # without a step: it belongs to the row before
+    second = MetricsFile(tmp_path)
+    with pytest.warns(UserWarning, match=r"3 rows of .*metrics.csv from step 3 on are now in .*\.old/metrics.csv-1"):
+        second.cut(3)
+    second.log_metrics(dict(loss=3.5), 3)
+    second.cut(9)  # nothing to cut
+    assert [row["loss"] for row in read(tmp_path)] == ["0.0", "1.0", "2.0", "3.5"] and second.rows == 4
+    with (tmp_path / ".old" / "metrics.csv-1").open() as file:
+        assert [(row["step"], row["loss"]) for row in csv.DictReader(file)] == [("3", "3.0"), ("4", "4.0"), ("", "")]
+    assert not (tmp_path / ".old" / "metrics.csv-2").exists()

@@ -8,20 +8,23 @@ accumulation, weight averaging, schedulers of all kinds, validations within an e
 `stock`, exact resume is left out and what Lightning offers is used instead.
 """
 
+import gc
 import json
 import logging
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from package.training import signals
+from lightning_hpc import signals
 
 if __name__ == "__main__" and sys.argv[1] != "--serve":
     signals.install()  # before torch is imported, as a program should
@@ -31,16 +34,26 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    get_worker_info,
+)
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from package.training.averaging import EMA, SWA
-from package.training.checkpoint_files import find
-from package.training.checkpoints import Checkpoints
-from package.training.metrics_file import MetricsFile
-from package.training.resume import ExactResume
+from lightning_hpc.survive.checkpoint_files import find_checkpoint
+from lightning_hpc.survive.checkpoints import Checkpoints
+from lightning_hpc.survive.exact_resume import ExactResume
+from lightning_hpc.survive.metrics_file import MetricsFile
+from lightning_hpc.training.averaging import EMA, SWA
 
 SAMPLES, CLASSES, BATCH = 44, 3, 4
 
@@ -58,10 +71,12 @@ class Setup:
     clip: float | None = None
     validations: float = 1.0  # per epoch, as val_check_interval
     schedulers: str = "none"  # none, step, epoch, plateau
-    epochs: int = 4
+    epochs: int = 3
     max_steps: int = -1
     limit: int | None = None  # batches per epoch
-    sampler: str = "shuffle"  # shuffle, weighted, batches, two (a dict of loaders)
+    sampler: str = "shuffle"  # shuffle, weighted, batches, two (a dict of loaders), max_size, stream, stateful
+    transfer: bool = False  # augmentation after the batch was moved to the device
+    reload: int = 0  # reload_dataloaders_every_n_epochs, and data that differ by epoch
     early_stopping: bool = False
     manual: bool = False  # manual optimization
     sanity: int = 0
@@ -89,14 +104,48 @@ class Images(Dataset):
         return image + 0.05 * torch.randn_like(image), self.targets[index]
 
 
+class Stream(IterableDataset):
+    """The same images as a stream, of which each worker reads its part."""
+
+    def __init__(self) -> None:
+        self.images, self.start, self.place = Images(), 0, 0
+
+    def __iter__(self) -> Any:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        for number in range(worker, SAMPLES, workers):
+            if number >= self.start:
+                self.place = number + 1
+                yield self.images[number]
+
+
+class StatefulStream(Stream):
+    """It can start where it was."""
+
+    def state_dict(self) -> dict[str, int]:
+        return dict(place=self.place)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start = state["place"]
+
+
 class Data(LightningDataModule):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.settings = setup
+        self.own = np.random.RandomState()  # unseeded
 
-    def loader(self, **arguments: Any) -> DataLoader:
-        workers = dict(num_workers=self.settings.workers, persistent_workers=self.settings.persistent)
-        return DataLoader(Images(), **arguments, **workers)
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if not self.settings.transfer:
+            return batch
+        images, targets = batch
+        return images + 0.1 * torch.randn_like(images) * random.random() * float(self.own.rand()), targets
+
+    def loader(self, workers: int | None = None, **arguments: Any) -> DataLoader:
+        workers = self.settings.workers if workers is None else workers
+        return DataLoader(
+            Images(), num_workers=workers, persistent_workers=self.settings.persistent and workers > 0, **arguments
+        )
 
     def train_dataloader(self) -> Any:
         if self.settings.sampler == "weighted":
@@ -105,10 +154,20 @@ class Data(LightningDataModule):
             return self.loader(batch_sampler=PairedBatches(RandomSampler(range(SAMPLES)), BATCH, drop_last=True))
         if self.settings.sampler == "two":
             return {"one": self.loader(batch_size=BATCH, shuffle=True), "two": self.loader(batch_size=7, shuffle=True)}
+        if self.settings.sampler == "max_size":
+            loaders = {"one": self.loader(batch_size=BATCH, shuffle=True), "two": self.loader(batch_size=11)}
+            return CombinedLoader(loaders, "max_size")
+        if self.settings.sampler in ("stream", "stateful"):
+            stream = dict(stream=Stream, stateful=StatefulStream)[self.settings.sampler]()
+            return DataLoader(stream, BATCH, num_workers=self.settings.workers)
+        if self.settings.reload:
+            of_this_epoch = random.sample(range(SAMPLES), 20 + self.trainer.current_epoch)
+            return self.loader(batch_size=BATCH, sampler=SubsetRandomSampler(of_this_epoch))
         return self.loader(batch_size=BATCH, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self.loader(batch_size=BATCH)
+        # One worker: what several do to the order shows in training, and each costs a fork per validation.
+        return self.loader(workers=min(self.settings.workers, 1), batch_size=BATCH)
 
 
 class PairedBatches(BatchSampler):
@@ -142,7 +201,8 @@ class Net(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if isinstance(batch, dict):
-            batch = [torch.cat(parts) for parts in zip(batch["one"], batch["two"], strict=True)]
+            both = [part for part in batch.values() if part is not None]
+            batch = [torch.cat(parts) for parts in zip(*both, strict=True)]
         images, targets = batch
         if self.trainer.is_global_zero:
             with open(Path(self.trainer.default_root_dir) / "batches", "a") as file:
@@ -199,40 +259,72 @@ class Net(LightningModule):
 class Killer(Callback):
     """Sends this process a signal at the n-th Python or C call of a phase: any moment, and the same one each time.
 
-    Phases: `run` (all of it), `validation`, `save`.
+    Phases: `run` (all of it), `validation`, `save`. Python is slowed down by counting, so only that phase is counted.
+
+    Args:
+        number: the signal.
+        calls: calls in the phase before it is sent; 0: never, only count.
+        phase: the phase that is counted.
     """
 
     def __init__(self, number: int, calls: int, phase: str) -> None:
-        self.number, self.left, self.phase = number, calls, phase
-        self.seen = dict.fromkeys(("run", "validation", "save"), 0)
-        self.now = {"run"}
+        self.number, self.calls, self.phase = number, calls, phase
+        self.in_phase = dict.fromkeys(("run", "validation", "save"), 0)  # of them in each phase
+        self.entered: dict[str, int] = {}
+        self.count: Callable[[], int] = lambda: 0
 
     def start(self) -> None:
         save = Checkpoints.save
         killer = self
 
-        def watched(self: Checkpoints, trainer: Trainer) -> None:
-            killer.now.add("save")
-            save(self, trainer)
-            killer.now.discard("save")
+        def watched(self: Checkpoints, trainer: Trainer, **options: Any) -> None:
+            killer.enter("save")
+            save(self, trainer, **options)
+            killer.leave("save")
 
         Checkpoints.save = watched
         os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # workers count nothing
-        sys.setprofile(self.count)
+        if self.phase == "run":
+            sys.setprofile(self.counter())
 
-    def count(self, frame: Any, event: str, argument: Any) -> None:
-        for phase in self.now:
-            self.seen[phase] += 1
-        if self.phase in self.now:
-            self.left -= 1
-            if self.left == 0:
+    def counter(self) -> Any:
+        """A profile function, which Python calls at each call and return."""
+        seen, calls = self.seen, self.calls
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == calls:
+                sys.setprofile(None)
                 os.kill(os.getpid(), self.number)
 
+        self.count = lambda: seen
+        return count
+
+    @property
+    def seen(self) -> int:
+        """Calls so far."""
+        return self.count()
+
+    def enter(self, phase: str) -> None:
+        self.entered[phase] = self.seen
+        if phase == self.phase and not 0 < self.calls <= self.seen:
+            sys.setprofile(self.counter())
+
+    def leave(self, phase: str) -> None:
+        self.in_phase[phase] += self.seen - self.entered[phase]
+        if phase == self.phase:
+            sys.setprofile(None)
+
+    def counts(self) -> dict[str, int]:
+        """Calls in each phase, at the end of a run that has counted all of it."""
+        return self.in_phase | dict(run=self.seen)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.now.add("validation")
+        self.enter("validation")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.now.discard("validation")
+        self.leave("validation")
 
 
 def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
@@ -249,12 +341,12 @@ def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
         averaging = dict(
             averaged=lambda: EMA(0.9), both=lambda: EMA(0.9, evaluate="both"), swa=lambda: SWA(1, evaluate="both")
         )
+        callbacks += [ExactResume(seed=3), Checkpoints(every_n_steps=setup.save_every, every_n_minutes=None)]
         if setup.averaging in averaging:
             callbacks.append(averaging[setup.averaging]())
-        callbacks += [ExactResume(seed=3), Checkpoints(every_n_steps=setup.save_every, every_n_minutes=None)]
         logger = MetricsFile(folder)
     if setup.early_stopping:
-        callbacks.append(EarlyStopping("val/loss", patience=2))
+        callbacks.append(EarlyStopping("val/loss", patience=1))
     if killer is not None:
         callbacks.append(killer)
     return Trainer(
@@ -268,6 +360,7 @@ def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
         gradient_clip_val=None if setup.manual else setup.clip,
         val_check_interval=setup.validations,
         limit_train_batches=setup.limit,
+        reload_dataloaders_every_n_epochs=setup.reload,
         num_sanity_val_steps=setup.sanity,
         log_every_n_steps=3,
         callbacks=callbacks,
@@ -286,11 +379,13 @@ def attempt(folder: Path, setup: Setup, kill: tuple[int, int, str] | None = None
         last = folder / "checkpoints" / "last.ckpt"
         resume = dict(ckpt_path=last if last.exists() else None)
     else:
-        found = find(folder / "checkpoints")
+        found = find_checkpoint(folder / "checkpoints")
         resume = dict(ckpt_path=found and found.path, weights_only=True)
     torch.manual_seed(1)
     model = Net(setup)
-    killer = Killer(*kill) if kill else Killer(0, -1, "run") if count else None
+    killer = None
+    if kill or count:
+        killer = Killer(*kill) if kill else Killer(0, 0, "run")
     fit = trainer(setup, folder, killer)
     if killer:
         killer.start()
@@ -301,7 +396,7 @@ def attempt(folder: Path, setup: Setup, kill: tuple[int, int, str] | None = None
     finally:
         sys.setprofile(None)
     if count:
-        (folder / f"calls-{fit.global_rank}.json").write_text(json.dumps(killer.seen))
+        (folder / f"calls-{fit.global_rank}.json").write_text(json.dumps(killer.counts()))
     return 0
 
 
@@ -333,6 +428,19 @@ def child(folder: str, setup: dict[str, Any], kill: Any, count: bool, rank: int,
         os._exit(code)
 
 
+def warm_up() -> None:
+    """Train once in this process, so that no attempt has to load what torch and Lightning load at their first use."""
+    with tempfile.TemporaryDirectory() as folder:
+        setup = Setup(epochs=2, limit=3, averaging="both", schedulers="plateau", save_every=2)
+        assert attempt(Path(folder), setup) == 0
+    import torch.distributed.algorithms.ddp_comm_hooks.default_hooks
+    import torch.distributed.algorithms.model_averaging.averagers
+    import torch.distributed.optim  # noqa: F401 - with the two above: what two ranks need
+
+    gc.collect()
+    gc.freeze()  # a collection in an attempt would copy all pages that it shares with this process
+
+
 def serve() -> None:
     """Fork attempts from this process, where torch is imported already: request and answer are lines of JSON.
 
@@ -342,6 +450,7 @@ def serve() -> None:
     killed, and whether the limit was reached.
     """
     quiet()
+    warm_up()
     for line in sys.stdin:
         request = json.loads(line)
         ranks = request["setup"]["ranks"]

@@ -6,15 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
-from baked import project as baked_project  # noqa: F401
 from private_slurm import PrivateSlurm, missing
 
-# Its training steps take as long as a test needs, without a trace in the results; it can also fail.
+# Its training steps take as long as a test needs, without a trace in the results; it can also fail. Only the first
+# attempts take long: the rest of a run that is disturbed is not waited for.
 SLOW_MODEL = """\
 import os
 import time
@@ -23,9 +23,10 @@ from my_research_project.model import Classifier
 
 
 class Slow(Classifier):
-    def __init__(self, *args, pause: float = 0.0, fails: bool = False, **kwargs):
+    def __init__(self, *args, pause: float = 0.0, pauses: int = 1, fails: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.pause, self.fails = pause, fails
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or os.environ.get("RESUBMITTED") or 0)
+        self.pause, self.fails = pause if restarts < pauses else 0.0, fails
 
     def training_step(self, batch, batch_idx):
         if self.fails:
@@ -40,6 +41,17 @@ QUICK = {
     "model": {"class_path": "slow.Slow"},
 }
 
+
+# Several runs in one process, which has torch loaded once.
+UNDISTURBED = """\
+import json, runpy, sys
+for call in json.loads(sys.argv[1]):
+    sys.argv = ["Train.py", *call]
+    try:
+        runpy.run_path("Train.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, call
+"""
 
 SECONDS = 300  # to wait at most: each start of a run takes some seconds of a core
 
@@ -87,17 +99,6 @@ class Experiment:
     def wait(self, ready: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
         self.slurm.wait(ready, f"{self.folder.name}: {what}", seconds, self.logs)
 
-    def when_training(self, commands: dict[int, list[str]]) -> None:
-        """Wait until each of some runs has done its first epoch, and give it its command of SLURM at that moment."""
-        left = dict(commands)
-
-        def all_given() -> bool:
-            for index in [index for index in left if self.training(index)]:
-                self.slurm.run(*left.pop(index))
-            return not left
-
-        self.wait(all_given, "these runs to train", SECONDS)
-
     def training(self, index: int) -> bool:
         log = self.run(index) / "logs" / "rank-0.log"
         return self.status(index).get("state") == "running" and log.exists() and "epoch 1/" in log.read_text()
@@ -133,42 +134,43 @@ class Project:
         return done.stdout + done.stderr
 
     def spec(self, name: str, **spec) -> Path:
-        """Write a request of that name; returns its file."""
+        """Write a specification of that name; returns its file."""
         file = self.folder / "configs" / "jobs" / f"{name}.yaml"
         file.parent.mkdir(exist_ok=True)
-        request = {"name": name, "configs": ["quick.yaml"], **spec}
-        file.write_text(yaml.safe_dump(request, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        specification = {"name": name, "configs": ["quick.yaml"], **spec}
+        file.write_text(yaml.safe_dump(specification, allow_unicode=True, sort_keys=False), encoding="utf-8")
         return file
 
     def submit(self, name: str, *options: str, **spec) -> Experiment:
-        """Write a request and submit it."""
+        """Write a specification and submit it."""
         self.command("SlurmTrain.py", "submit", self.spec(name, **spec), "--yes", *options)
         return self.experiment(name)
 
     def experiment(self, name: str) -> Experiment:
         return Experiment(self.folder / "runs" / name, self.slurm)
 
-    def undisturbed(self, experiment: Experiment, *indices: int) -> dict[int, Path]:
-        """The same runs again, here, at once and without interruption; returns their folders."""
-        name = f"{experiment.folder.name}-undisturbed"
-        calls = [
-            ["fit", "--config", "quick.yaml", f"--name={name}"]
-            + [f"--{key}={json.dumps(value)}" for key, value in experiment.rows[index]["overlay"].items()]
-            for index in indices
-        ]
-        program = "import json, sys; from pathlib import Path; from my_research_project.training import signals; "
-        program += "from my_research_project.training.main import main\n"
-        program += "for call in json.loads(sys.argv[1]):\n    signals.reset()\n    assert main(call, Path.cwd()) == 0"
-        self.command("-c", program, json.dumps(calls), PAUSE="0", PYTHONPATH=str(self.folder))
-        ends = {index: experiment.rows[index]["identity"][:8] for index in indices}
-        return {index: next((self.folder / "runs" / name).glob(f"*-{end}")) for index, end in ends.items()}
+    def undisturbed(self, runs: dict[str, Sequence[int]]) -> dict[str, dict[int, Path]]:
+        """Some runs of some experiments again, here, at once and without interruption; returns their folders."""
+        calls = []
+        for name, indices in runs.items():
+            rows = self.experiment(name).rows
+            for index in indices:
+                settings = [f"--{key}={json.dumps(value)}" for key, value in rows[index]["overlay"].items()]
+                calls.append(["fit", "--config", "quick.yaml", f"--name={name}-undisturbed", *settings])
+        self.command("-c", UNDISTURBED, json.dumps(calls), PAUSE="0", PYTHONPATH=str(self.folder))
+
+        folders: dict[str, dict[int, Path]] = {}
+        for name, indices in runs.items():
+            rows, parent = self.experiment(name).rows, self.folder / "runs" / f"{name}-undisturbed"
+            folders[name] = {index: next(parent.glob(f"*-{rows[index]['identity'][:8]}")) for index in indices}
+        return folders
 
 
 @pytest.fixture(scope="session")
-def project(baked_project: Path, slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: F811
+def project(project: Path, slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A default project with a quick configuration and the model above."""
     folder = tmp_path_factory.mktemp("users") / "Zoë's 100% §1"
-    shutil.copytree(baked_project, folder)
+    shutil.copytree(project, folder)
     (folder / "slow.py").write_text(SLOW_MODEL)
     (folder / "configs" / "quick.yaml").write_text(yaml.safe_dump(QUICK))
     slurm.environment |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HOME": str(folder.parent)}

@@ -4,11 +4,12 @@
         job = slurm.sbatch("--wrap=hostname")
         slurm.wait_for(job, "COMPLETED")
 
-Two nodes of 4 CPUs and 4 pretended GPUs; partitions `main` and `patient`, and `high`, whose jobs preempt theirs: in
-`main` at once, in `patient` after 15 s. Needs the Debian packages slurmctld, slurmd and slurm-client, or others with
-the same programs.
+Six nodes of 8 CPUs and 8 pretended GPUs. Jobs of the partition `high` preempt those of `restless` at once and those of
+`patient` after 15 s; nodes of `failing` may be made to fail; nothing disturbs `main`.
+Needs the Debian packages slurmctld, slurmd and slurm-client, or others with the same programs.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -25,7 +26,7 @@ from typing import Any
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
 # The daemons are in /usr/sbin, which is not on every user's PATH.
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-NODES = ("127.0.0.1", "127.0.0.2")  # names that resolve everywhere, so MASTER_ADDR works
+NODES = tuple(f"127.0.0.{number}" for number in range(1, 7))  # names that resolve everywhere, so MASTER_ADDR works
 
 CONFIG = """\
 ClusterName=t{port}
@@ -65,10 +66,12 @@ SlurmdParameters=config_overrides
 KillWait=5
 MinJobAge=3600
 MailProg=/bin/true
-NodeName=127.0.0.[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port={first}-{last} CPUs=4 RealMemory=8000 Gres=gpu:4
-PartitionName=main Nodes=ALL Default=YES MaxTime=2-0 DefaultTime=10 PriorityTier=1
-PartitionName=patient Nodes=ALL MaxTime=2-0 DefaultTime=10 PriorityTier=1 GraceTime=15
-PartitionName=high Nodes=ALL MaxTime=1-0 DefaultTime=10 PriorityTier=10
+NodeName=127.0.0.[1-6] NodeHostname=localhost NodeAddr=127.0.0.1 Port={first}-{last} CPUs=8 RealMemory=8000 Gres=gpu:8
+PartitionName=main Nodes=127.0.0.[1-2] Default=YES MaxTime=2-0 DefaultTime=10 PriorityTier=1
+PartitionName=patient Nodes=127.0.0.3 MaxTime=2-0 DefaultTime=10 PriorityTier=1 GraceTime=15
+PartitionName=restless Nodes=127.0.0.4 MaxTime=2-0 DefaultTime=10 PriorityTier=1
+PartitionName=failing Nodes=127.0.0.[5-6] MaxTime=2-0 DefaultTime=10 PriorityTier=1
+PartitionName=high Nodes=127.0.0.[3-4] MaxTime=1-0 DefaultTime=10 PriorityTier=10
 """
 
 
@@ -101,14 +104,14 @@ class PrivateSlurm:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         self.daemons: dict[str, subprocess.Popen] = {}
         self.calls = self.folder / "sbatch-calls"
-        port = free_ports(3)
+        port = free_ports(1 + len(NODES))
         for name in ("state", "log", "spool", "bin"):
             (self.folder / name).mkdir()
-        values = dict(port=port, first=port + 1, last=port + 2, folder=self.folder, user=getpass.getuser())
+        values = dict(port=port, first=port + 1, last=port + len(NODES), folder=self.folder, user=getpass.getuser())
         (self.folder / "slurm.conf").write_text(CONFIG.format(**values))
-        for number in range(4):
+        for number in range(8):
             (self.folder / f"gpu{number}").symlink_to(os.devnull)
-        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-3]\n")
+        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-7]\n")
 
         # An sbatch that writes its command line down before it goes on as the real one.
         counting = self.folder / "bin" / "sbatch"
@@ -124,7 +127,10 @@ class PrivateSlurm:
             self.start("slurmctld", "-D")
             for node in NODES:
                 self.start("slurmd", "-D", "-N", node, name=node)
-            self.wait(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D") == "2", "both nodes to be idle")
+            self.wait(
+                lambda: len(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()) >= len(NODES),
+                "all nodes to be idle",
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -149,10 +155,23 @@ class PrivateSlurm:
         silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self.daemons[name or program] = subprocess.Popen(command, env=self.environment, **silent)
 
-    def kill_node(self, node: str) -> None:
-        """kill -9 of a node's slurmd."""
+    def kill_slurmd(self, node: str) -> None:
+        """kill -9 of a node's slurmd; its jobs live on."""
         self.daemons[node].kill()
         self.daemons[node].wait()
+
+    def fail_node(self, node: str) -> None:
+        """A power cut: kill -9 of a node's slurmd and of all that runs there, which SLURM notices at once.
+
+        A node that is only set to DOWN would still run the old job beside the new one, and hold its run's lock.
+        """
+        self.kill_slurmd(node)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        here = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.folder}/slurm.conf".encode()}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended in the meantime, or is another user's
+                if here <= set((process / "environ").read_bytes().split(b"\0")):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def revive_node(self, node: str) -> None:
         """Start a node's slurmd again."""
@@ -192,7 +211,7 @@ class PrivateSlurm:
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
         self.wait(lambda: not self.run("squeue", "-h", "--user", user, check=False), "the queue to be empty", 60)
 
-    def wait_for(self, jobs: str | Iterable[str], *states: str, seconds: float = 90, logs: Path | None = None) -> None:
+    def wait_for(self, jobs: str | Iterable[str], *states: str, seconds: float = 600, logs: Path | None = None) -> None:
         """Wait until every job is in one of the states.
 
         Args:
@@ -204,7 +223,7 @@ class PrivateSlurm:
         jobs = [jobs] if isinstance(jobs, str) else list(jobs)
         self.wait(lambda: all(self.job(job)["JobState"] in states for job in jobs), f"{jobs}: {states}", seconds, logs)
 
-    def wait(self, ready: Callable[[], Any], what: str, seconds: float = 30, logs: Path | None = None) -> None:
+    def wait(self, ready: Callable[[], Any], what: str, seconds: float = 600, logs: Path | None = None) -> None:
         """Wait until `ready` says so; else fail with what the queue and the logs hold."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

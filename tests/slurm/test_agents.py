@@ -46,7 +46,7 @@ def test_local_agents_go_on_with_their_own_trials(project, slurm):
     write_sweep(project, "local-rates")
     job = submit(project, "local-rates", "--local")
     disturb_both(project, slurm, "local-rates", job)
-    slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=300, logs=project.folder)
+    slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=600, logs=project.folder)
     trials = sorted((project.folder / "sweeps" / "local-rates" / "trials").iterdir())
     results = [json.loads((trial / "result.json").read_text()) for trial in trials]
     assert [result["state"] for result in results] == ["done"] * 3
@@ -67,7 +67,7 @@ def test_runs_of_wandb_agents_come_back(project, slurm, monkeypatch):
         marked = lambda: [run.preempting for run in server.sweep.runs.values()] == [True, True]  # noqa: E731
         slurm.wait(lambda: server.sweep and marked(), "both runs to be known to W&B", 120, project.folder)
         disturb_both(project, slurm, "rates", job)
-        slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=300, logs=project.folder)
+        slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=600, logs=project.folder)
         runs = server.sweep.runs.values()
         assert [run.state for run in runs] == ["finished"] * 3 and set(server.runs) == {run.id for run in runs}
         assert sum(run.handed_out for run in runs) == 5

@@ -10,8 +10,8 @@ pytestmark = pytest.mark.slow
 def test_array_to_the_end(project, slurm):
     """A canary, then all two at a time, from the code as it was submitted; one call of sbatch for each of both."""
     calls = len(slurm.sbatch_calls())
-    parameters = {"model.optimizer.lr": [0.001, 0.003], "trial": [0, 1], "data.batch_size": [16, 32]}
-    experiment = project.submit("eight", "--canary", "--throttle", "2", parameters=parameters)
+    parameters = {"model.optimizer.lr": [0.001, 0.003], "trial": [0, 1]}
+    experiment = project.submit("four", "--canary", "--throttle", "2", parameters=parameters)
     assert len(slurm.sbatch_calls()) == calls + 2
     model = project.folder / "my_research_project" / "model.py"
     text, most = model.read_text(), 0
@@ -20,7 +20,7 @@ def test_array_to_the_end(project, slurm):
     def all_done() -> bool:
         nonlocal most
         most = max(most, list(slurm.states(experiment.job).values()).count("RUNNING"))
-        return experiment.states() == ["done"] * 8
+        return experiment.states() == ["done"] * 4
 
     try:
         experiment.wait(all_done, "all to be done")
@@ -29,12 +29,12 @@ def test_array_to_the_end(project, slurm):
     experiment.wait_empty()
     assert most == 2
     job = slurm.job(f"{experiment.job}_3")
-    assert (job["JobState"], job["ExitCode"], job["JobName"]) == ("COMPLETED", "0:0", "eight")
-    assert {file.name for file in experiment.logs.iterdir()} >= {f"{index}.log" for index in range(8)}
+    assert (job["JobState"], job["ExitCode"], job["JobName"]) == ("COMPLETED", "0:0", "four")
+    assert {file.name for file in experiment.logs.iterdir()} >= {f"{index}.log" for index in range(4)}
     assert "run folder" in experiment.log(3) and "Warning" not in experiment.log(3)
-    status = project.command("SlurmTrain.py", "status", "runs/eight")
-    assert "8 runs: 8 done" in status and "retry" not in status
-    assert "nothing to submit again" in project.command("SlurmTrain.py", "retry", "runs/eight", "--yes")
+    status = project.command("SlurmTrain.py", "status", "runs/four")
+    assert "4 runs: 4 done" in status and "retry" not in status
+    assert "nothing to submit again" in project.command("SlurmTrain.py", "retry", "runs/four", "--yes")
 
 
 def test_108_runs_are_one_call(project, slurm):
@@ -69,8 +69,16 @@ def test_failed_canary_stops_the_rest_and_says_so(project, slurm):
     assert experiment.states() == ["failed", None, None]
     status = project.command("SlurmTrain.py", "status", "runs/bad-canary")
     assert "the canary (run 0) has failed" in status and "this run fails on purpose" in status
-    assert "1 failed, 2 waiting" in status
+    assert "1 failed, 2 waiting" in status and re.search(r"why run 0 failed: .*/canary-\d+\.log", status)
     assert "fails on purpose" in (experiment.logs / next(experiment.logs.glob("canary-*.log"))).read_text()
+
+
+def test_a_job_that_never_gets_to_train_py_is_shown_with_its_reason(project, slurm):
+    activate = ["--activate", "source no-such-environment", "--before", "set -euo pipefail"]
+    experiment = project.submit("no-environment", *activate, parameters={"trial": [0]})
+    experiment.wait_empty()
+    status = project.command("SlurmTrain.py", "status", "runs/no-environment", COLUMNS="300")
+    assert "1 runs: 1 failed" in status and "no-such-environment: No such file" in status
 
 
 def test_a_refused_submission_can_be_tried_again(project, slurm):

@@ -3,12 +3,11 @@
 import os
 
 import pytest
-from webhook import webhook  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, webhook):  # noqa: F811
+def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, webhook):
     """On a cluster of one's own, dropped into configs/clusters, whose arrays have two elements at most."""
     address = os.environ["NOTIFY_WEBHOOK"]
     clusters = project.folder / "configs" / "clusters"
@@ -30,7 +29,10 @@ def test_a_large_experiment_is_several_arrays_and_one_message(project, slurm, we
 
 def test_a_run_does_not_come_back_for_ever(project, slurm):
     """Run 0 is told of the time limit more often than max_requeues allows; run 1 is put back before it has saved."""
-    runs = [{"model.pause": 1.0, "trainer.max_epochs": 50}, {"model.pause": 1000.0}]
+    runs = [
+        {"model.pause": 1.0, "trainer.max_epochs": 50, "model.pauses": 9},
+        {"model.pause": 1000.0, "model.pauses": 9},
+    ]
     experiment = project.submit("for-ever", "--no-check", "--max_requeues", "1", search_space=runs)
 
     def starts(index: int) -> int:

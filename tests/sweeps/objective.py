@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from package.runs.folder import write_atomically
-from package.runs.request import request
+from lightning_hpc.files import write_atomically
+from lightning_hpc.runs.run import read_command_line
 
 ROOT = Path(__file__).resolve().parent
 
@@ -19,7 +19,7 @@ def main() -> int:
     received = []
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: received.append(number))
-    wanted = request("fit", sys.argv[2:], ROOT)
+    wanted = read_command_line("fit", sys.argv[2:], ROOT)
     settings, folder = wanted.settings.flat, wanted.folder
     if folder.status().get("state") == "done":
         return 0

@@ -4,9 +4,8 @@ import statistics
 
 import pytest
 
-from package.launch.bayes import suggest
-from package.launch.early_stop import bands, should_stop
-from package.runs.expand import trials
+from lightning_hpc.runs.specification import random_trials
+from lightning_hpc.sweeps.search import bands, should_stop, suggest
 
 LOGARITHMIC = {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}}
 TRIALS, SEEDS = 30, range(12)
@@ -24,13 +23,13 @@ def search(create, seed):
     for index in range(1000 * seed, 1000 * seed + TRIALS):
         trial = local.trial(index)
         assert trial.take(None, 1)
-        trial.end(state="done", value=bowl(local.parameters(trial)["overlay"]))
+        trial.end(state="done", value=bowl(local.choose(trial)["overlay"]))
     return local.best()[1]["value"]
 
 
 def test_bayes_is_twice_as_near_as_random_on_a_known_function(create):
     bayes = [search(create, seed) for seed in SEEDS]
-    chance = [min(bowl(point) for point in trials(BOX, TRIALS, seed)) for seed in SEEDS]
+    chance = [min(bowl(point) for point in random_trials(BOX, TRIALS, seed)) for seed in SEEDS]
     assert statistics.median(bayes) < 0.5 * statistics.median(chance)
 
 
@@ -41,7 +40,7 @@ def test_bayes_follows_the_scale_of_a_distribution_and_knows_lists(create):
     for index in range(25):
         trial = local.trial(index)
         assert trial.take(None, 1)
-        overlay = local.parameters(trial)["overlay"]
+        overlay = local.choose(trial)["overlay"]
         assert 1e-5 <= overlay["lr"] <= 1 and overlay["fixed"] == [1, 2]
         value = abs(overlay["lr"] - 1e-3) / 1e-3 + (overlay["kind"] == "a")
         trial.end(state="done", value=value)
@@ -50,9 +49,8 @@ def test_bayes_follows_the_scale_of_a_distribution_and_knows_lists(create):
     assert sum(each["kind"] == "b" for each in last) > 5
 
 
-def test_agents_that_ask_at_the_same_time_get_different_points(create):
-    local = create(method="bayes", parameters=BOX)
-    points = {tuple(suggest(local, index)["point"].values()) for index in range(8)}
+def test_agents_that_ask_at_the_same_time_get_different_points():
+    points = {tuple(suggest(BOX, [], index, maximize=False)["point"].values()) for index in range(8)}
     assert len(points) == 8
 
 

@@ -61,7 +61,7 @@ SINGLE_VARIATIONS = [{key: value} for key, values in CHOICES.items() for value i
 
 
 def is_supported(answers: dict[str, str]) -> bool:
-    """Whether no unsupported combination is part of the answers."""
+    """True if no unsupported combination is part of the answers."""
     return not any(combination.items() <= (DEFAULTS | answers).items() for combination in UNSUPPORTED)
 
 
@@ -86,6 +86,14 @@ def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in paths if ".git" not in path.relative_to(folder).parts}
 
 
+def default_of(key: str) -> str | None:
+    """The default answer to a question; None where it is derived from other answers."""
+    default = QUESTIONS[key]
+    if isinstance(default, list):
+        return default[0]
+    return None if "{{" in default else default
+
+
 def package_of(answers: dict[str, str]) -> str:
     """The package's name in a project generated from `answers`."""
     return answers.get("package_name", "my_research_project")
@@ -99,8 +107,8 @@ def expected_files(template: Path, answers: dict[str, str]) -> set[str]:
 
 
 def is_copied(name: str) -> bool:
-    """Whether cookiecutter copies this file of the template without rendering it."""
-    return any(fnmatch.fnmatch(name, pattern) for pattern in COPIED)
+    """True if cookiecutter copies this file of the template without rendering it."""
+    return any(fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in COPIED)
 
 
 def source_files(template: Path, name: str, package: str) -> list[Path]:

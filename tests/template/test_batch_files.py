@@ -1,5 +1,6 @@
 """Batch files: what the hook has written for each cluster, and what is rendered for each kind of job."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 import ladder
 import pytest
 
-from package.launch import batch, presets
-from package.launch.presets import Preset
-from package.launch.resources import Resources, resolve
+from lightning_hpc.slurm import batch, presets
+from lightning_hpc.slurm.placement import resolve
+from lightning_hpc.slurm.presets import Preset
+from lightning_hpc.slurm.resources import Resources
 
 TOOLS = Path(sys.executable).parent
 PROJECT = ladder.ROOT / ladder.PROJECT_FOLDER
@@ -52,7 +54,7 @@ def test_what_the_hook_writes(cluster, bake):
         files = [project / name for name in batch.BY_HAND.values()]
         shellcheck(*files)
         preset = presets.load(cluster, project)
-        resources = resolve(preset, presets.standing_request(project), partial=True)
+        resources = resolve(preset, presets.project_resources(project), partial=True)
         texts = [batch.render(preset, resources, kind, name="my-research-project") for kind in batch.BY_HAND]
         assert [file.read_text() for file in files] == texts
         asked = "--account=proj01" in directives(texts[0])
@@ -115,7 +117,8 @@ def test_what_each_cluster_wants():
     assert "--cpus-per-task" not in asked("bede-gh") and "--mem" not in asked("bede-gh", "notify")
     assert "--gpus=1 --cpus-per-gpu=36" in asked("baskerville")
     assert "--gpus=8 --time" in asked("isambard-ai", gpus=4, nodes=2)
-    assert "--gres=gpu:ampere_a100:1" in asked("sulis")
+    assert "--gpus=1" in asked("isambard-ai", "notify")  # a job without a GPU fails there
+    assert "--gres=gpu:ampere_a100:1 --cpus-per-gpu=42" in asked("sulis")
     assert not re.search(r"--g(pus|res)", asked("generic", gpus=0))
     assert "--signal=USR1@300" in asked("generic") and "--signal=B:USR1@300" in asked("generic", "agent")
     assert "--signal" not in asked("generic", "evaluate")
@@ -138,7 +141,87 @@ def test_where_requeue_is_forbidden():
     places = dict(project=Path("/p"), code=Path("/p/c"), experiment=Path("/p/e"))
     text = batch.render(strict, resources, "array", name="wide", **places)
     assert "--no-requeue" in directives(text) and "--resubmit /p/e/job.sbatch -- " in text
-    assert "scontrol requeue" not in batch.render(strict, resources, "agent", name="wide")
+    agent = batch.render(strict, resources, "agent", name="wide", file="/p/sweeps/wide.sbatch")
+    assert '--resubmit /p/sweeps/wide.sbatch --agent "$code_of_run" -- ' in agent
+
+
+def test_one_decision_puts_runs_and_agents_back():
+    for kind in ("array", "canary", "train", "agent"):
+        text = rendered("generic", kind, max_requeues=7)
+        assert 'SlurmTrain.py" finish --max_requeues 7 ' in text and "scontrol" not in text
+    assert "finish" not in rendered("generic", "evaluate") + rendered("generic", "notify")
+
+
+def test_ranks_wait_for_each_other_but_not_for_ever():
+    assert '\nsrun --wait=300 "$python"' in rendered("generic", "array")  # sbatch --nodes=2 FILE has several, too
+
+
+# Stands for srun and for Python; says what it was called for, where, and how many CPUs a task gets.
+STAND_IN = """#!/bin/bash
+echo "$(basename "$0") ${*##*/} in $PWD cpus ${SRUN_CPUS_PER_TASK:-none}" >> "$SAID"
+[ "$(basename "$0")" != srun ] || exit 76
+"""
+
+
+@pytest.fixture
+def run_job(tmp_path):
+    """Runs element 3 of an array's batch file in a real bash: exit code, what srun and Python were called for."""
+    root = tmp_path / "a project"
+    (root / "runs/wide/logs").mkdir(parents=True)
+    for name in ("srun", "python"):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+
+    def run(told: str = "2", kind: str = "array", **request):
+        preset, resources = resolved("generic", **request)
+        places = dict(project=root, code=root / "runs/wide/code", experiment=root / "runs/wide")
+        text = batch.render(preset, resources, kind, name="wide", python=str(tmp_path / "python"), **places)
+        (tmp_path / "job.sbatch").write_text(text)
+        variables = dict(SLURM_JOB_ID="45", SLURM_ARRAY_TASK_ID="3", SLURM_RESTART_COUNT="1", SLURM_CPUS_PER_TASK=told)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(tmp_path / "said"), **variables}
+        with (tmp_path / "log.txt").open("w") as log:
+            command = ["bash", tmp_path / "job.sbatch", "1000"]
+            code = subprocess.run(command, cwd=tmp_path, env=environment, stdout=log, stderr=log).returncode
+        said = tmp_path / "said"
+        return code, said.read_text().splitlines() if said.exists() else []
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "before", [[], ["set -euo pipefail"], ["trap 'exit 9' ERR"], ["cd /"], ["false", "trap - TERM USR1", "set -e"]]
+)
+def test_lines_of_the_user_do_not_keep_a_run_from_being_looked_after(run_job, tmp_path, before):
+    code, said = run_job(before=before)
+    assert code == 0, (tmp_path / "log.txt").read_text()
+    run, finish = said
+    assert run.startswith("srun --wait=300") and "Train.py fit --run wide --index 1003" in run
+    assert finish.startswith("python SlurmTrain.py finish --max_requeues 50 -- --run wide --index 1003")
+    assert all(f" in {tmp_path}/a project " in line for line in said)
+
+
+def test_srun_gets_the_cpus_that_sbatch_was_told_on_its_command_line(run_job):
+    """sbatch --cpus-per-task=4 FILE, where the file says 1."""
+    _, (run, _) = run_job(told="4", cpus=1)
+    assert run.endswith(" cpus 4")
+    _, lines = run_job(told="")
+    assert lines[2].endswith(" cpus none")
+
+
+@pytest.mark.parametrize(
+    "request_", [dict(activate="conda activate wide"), dict(before=["exit 3"]), dict(before=["echo 'no end"])]
+)
+def test_a_job_that_ends_before_train_py_leaves_its_id_and_its_log(run_job, tmp_path, request_):
+    code, said = run_job(**request_)
+    assert code != 0 and said == []
+    (mark,) = (tmp_path / "a project/runs/wide/logs").glob(".job-*")
+    assert mark.name == ".job-1003"
+    assert mark.read_text().splitlines() == ["45", "1", os.uname().nodename, str(tmp_path / "log.txt")]
+
+
+def test_options_of_sbatch_without_a_key_of_ours_stand_in_the_file():
+    given = directives(rendered("generic", "array", constraint="a100&nvlink", exclusive=True, hold=False))
+    assert given[-2:] == ['--constraint="a100&nvlink"', "--exclusive"]
 
 
 def test_pages_name_every_preset():

@@ -80,6 +80,43 @@ def test_without_git_there_is_a_project_without_repository(template, tmp_path):
     assert done.stderr == "" and "python Train.py fit" in done.stdout
 
 
+def test_an_old_git_makes_a_repository_too(template, tmp_path):
+    """Before 2.28, git did not know --initial-branch."""
+    git_of_the_system = shutil.which("git", path="/usr/bin:/bin")
+    old = tmp_path / "bin" / "git"
+    old.parent.mkdir()
+    refuse = 'case "$*" in *--initial-branch*|*" -b "*) echo "error: unknown option" >&2; exit 129;; esac'
+    old.write_text(f'#!/bin/sh\n{refuse}\nexec {git_of_the_system} "$@"\n')
+    old.chmod(0o755)
+    generate(template, tmp_path / "work", PATH=f"{old.parent}:/usr/bin:/bin")
+    project = tmp_path / "work" / "my-research-project"
+    assert git(project, "branch", "--show-current") == "main" and git(project, "rev-list", "--count", "HEAD") == "1"
+
+
+def test_a_commit_that_git_refuses_is_said(template, tmp_path):
+    broken = tmp_path / "bin" / "git"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho 'fatal: no space left' >&2\nexit 128\n")
+    broken.chmod(0o755)
+    done = generate(template, tmp_path / "work", PATH=f"{broken.parent}:/usr/bin:/bin")
+    assert "The project has no first commit, since git says: fatal: no space left\n" in done.stdout
+    assert done.stdout.endswith("    python Train.py fit\n")
+
+
+def test_the_index_of_a_commit_under_way_is_left_alone(template, tmp_path):
+    """A hook of git that generates a project elsewhere has GIT_INDEX_FILE set."""
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "--quiet")
+    (other / "a.txt").write_text("a")
+    git(other, "add", "a.txt")
+    index = other / ".git" / "index"
+    before = index.read_bytes()
+    generate(template, tmp_path / "work", GIT_INDEX_FILE=str(index))
+    assert index.read_bytes() == before
+    assert "Train.py" in git(tmp_path / "work" / "my-research-project", "ls-files")
+
+
 def test_inside_a_repository_no_other_is_made(template, tmp_path):
     (tmp_path / "work").mkdir()
     git(tmp_path / "work", "init", "--quiet")
@@ -98,9 +135,41 @@ def test_closing_lines_are_the_three_commands(template, tmp_path):
     assert lines[-4:] == [
         "",
         "    cd my-research-project",
-        "    python3 -m venv .venv && . .venv/bin/activate && pip install -e .",
+        "    python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
         "    python Train.py fit",
     ]
+
+
+@pytest.mark.parametrize("cluster", ladder.CHOICES["cluster"])
+def test_readme_begins_with_the_closing_lines(bake, cluster):
+    project = bake(cluster=cluster)
+    preset = yaml.safe_load((project / "configs" / "clusters" / f"{cluster}.yaml").read_text())
+    answers = DEFAULTS | {"cluster": cluster, "project_slug": project.name}
+    answers["__conda_environment"] = "cpu" if cluster == "bede-power9" else "cuda12"
+    command = hook.environment_command(answers, preset.get("conda", {}))
+    readme = (project / "README.md").read_text()
+    assert f"{command}\npython Train.py fit" in readme and hook.README_LINE not in readme
+
+
+@pytest.mark.parametrize(
+    ("source", "link"),
+    [
+        ("gh:ada/template", "https://github.com/ada/template/blob/main/docs/index.md"),
+        ("https://gitlab.com/ada/template.git", "https://gitlab.com/ada/template/blob/main/docs/index.md"),
+        ("https://ada:password@example.org/template", None),
+        ("/home/ada/template", None),
+    ],
+)
+def test_readme_links_to_the_documentation_of_its_template(template, source, link):
+    from cookiecutter.utils import create_env_with_context
+
+    answers = DEFAULTS | {"_template": source, "_jinja2_env_vars": ladder.QUESTIONS["_jinja2_env_vars"]}
+    answers |= {"__conda_environment": "cuda12"}
+    context = {"cookiecutter": {**dict.fromkeys(ladder.QUESTIONS, "x"), **answers}}
+    text = (template / ladder.PROJECT_FOLDER / "README.md").read_text()
+    readme = create_env_with_context(context).from_string(text).render(**context)
+    assert (f"[documentation]({link})" in readme) if link else "`docs/index.md` of the template" in readme
+    assert "password" not in readme and "/home/ada" not in readme
 
 
 def test_closing_lines_say_where_another_output_folder_is(template, tmp_path):
@@ -119,7 +188,7 @@ def test_legacy_platform_is_said(template, tmp_path):
 @pytest.mark.parametrize(
     ("answers", "command"),
     [
-        ({}, "python3 -m venv .venv && . .venv/bin/activate && pip install -e ."),
+        ({}, "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'"),
         (
             {"conda_environment": "cuda12"},
             "CONDA_OVERRIDE_CUDA=12.9 conda env create -f environment.yml && conda activate shape-bias",

@@ -20,7 +20,13 @@ def terminal(template, tmp_path):
     environment = os.environ | {"HOME": str(tmp_path / "home"), "PWD": str(tmp_path), "TERM": "dumb", "COLUMNS": "200"}
     (tmp_path / "home").mkdir()
     child = pexpect.spawn(
-        COOKIECUTTER, [str(template)], cwd=tmp_path, env=environment, encoding="utf-8", timeout=30, dimensions=(60, 200)
+        COOKIECUTTER,
+        [str(template)],
+        cwd=tmp_path,
+        env=environment,
+        encoding="utf-8",
+        timeout=600,
+        dimensions=(60, 200),
     )
     yield child
     child.close(force=True)
@@ -47,7 +53,7 @@ def test_enter_all_the_way(terminal, tmp_path):
     assert [line for line in terminal.before.splitlines() if line.strip()][-4:] == [
         "My Research Project is ready. Next, type:",
         "    cd my-research-project",
-        "    python3 -m venv .venv && . .venv/bin/activate && pip install -e .",
+        "    python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
         "    python Train.py fit",
     ]
     assert (tmp_path / "my-research-project" / "pyproject.toml").exists()

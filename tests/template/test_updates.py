@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ladder import PACKAGE_FOLDER, PROJECT_FOLDER
+from ladder import PACKAGE_FOLDER, PROJECT_FOLDER, files_in
 
 CRUFT = Path(sys.executable).parent / "cruft"
 
@@ -69,6 +69,79 @@ def test_project_is_created_checked_and_updated(repository, tmp_path):
     commit(project, "Update")
     assert run(CRUFT, "check", cwd=project).returncode == 0
     assert "is ready" not in done.stdout, "advice about a temporary folder"
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    """Edit a file as a person would; it must hold the old text."""
+    text = file.read_text()
+    assert old in text, f"{file.name} has no {old!r}"
+    file.write_text(text.replace(old, new, 1))
+
+
+def changed_files(project: Path) -> set[str]:
+    """The files in which the working tree differs from the last commit, new ones included."""
+    run("git", "add", "--all", cwd=project)
+    return set(run("git", "diff", "--cached", "--name-only", cwd=project).stdout.splitlines())
+
+
+def test_machine_room_is_updated_beside_edited_files(repository, tmp_path):
+    """What the researcher owns is left alone, and lightning_hpc/ conflicts only where somebody has edited it."""
+    run(CRUFT, "create", repository, "--no-input", "--output-dir", tmp_path, cwd=tmp_path)
+    project = tmp_path / "my-research-project"
+    package, machine_room = project / "my_research_project", project / "lightning_hpc"
+    source = repository / PROJECT_FOLDER / "lightning_hpc"
+    run("git", "init", "--quiet", cwd=project)
+    commit(project, "Start")
+
+    # The researcher's work: a class more in model.py, data.py written anew, other settings.
+    with (package / "model.py").open("a") as file:
+        file.write("\n\nclass Mine(Classifier):\n    pass\n")
+    (package / "data.py").write_text('"""Data of mine."""\n')
+    replace(project / "configs" / "base.yaml", "batch_size: 64", "batch_size: 17")
+    replace(project / "configs" / "jobs" / "grid.yaml", "name: grid", "name: mine")
+    commit(project, "Research")
+    own = {file: file.read_text() for file in (package / "model.py", package / "data.py", package / "networks.py")}
+
+    # The template's next version: a changed file, a new one and one less in the machine room; a comment in base.yaml.
+    replace(source / "files.py", '"""', '"""Second version. ')
+    (source / "new_room").mkdir()
+    (source / "new_room" / "__init__.py").write_text('"""New in the template."""\n')
+    (source / "notify.py").unlink()
+    base = repository / PROJECT_FOLDER / "configs" / "base.yaml"
+    replace(base, "# The settings of every run;", "# All settings of every run;")
+    commit(repository, "Second version")
+
+    done = run(CRUFT, "update", "--skip-apply-ask", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert changed_files(project) == {
+        ".cruft.json",
+        "configs/base.yaml",
+        "lightning_hpc/files.py",
+        "lightning_hpc/new_room/__init__.py",
+        "lightning_hpc/notify.py",
+    }
+    assert {file: file.read_text() for file in own} == own
+    base_text = (project / "configs" / "base.yaml").read_text()
+    assert "# All settings of every run;" in base_text and "batch_size: 17" in base_text
+    commit(project, "Update")
+    assert files_in(machine_room) == files_in(source)
+    assert all((machine_room / name).read_bytes() == (source / name).read_bytes() for name in files_in(source))
+
+    # Now somebody edits the machine room in the line that the template changes next: that is not lost, and is said.
+    replace(machine_room / "files.py", "Second version.", "My own version.")
+    commit(project, "A change of the machine room")
+    replace(source / "files.py", "Second version.", "Third version.")
+    replace(source / "signals.py", '"""', '"""Third version. ')
+    commit(repository, "Third version")
+    done = run(CRUFT, "update", "--skip-apply-ask", cwd=project)
+    said = done.stdout + done.stderr
+    conflict = (machine_room / "files.py").read_text() + "".join(
+        file.read_text() for file in machine_room.glob("files.py.rej")
+    )
+    assert "My own version." in conflict and "Third version." in conflict
+    assert "conflict" in said.lower() and "files.py" in said, said
+    assert "Third version." in (machine_room / "signals.py").read_text()
+    assert {file: file.read_text() for file in own} == own
 
 
 def test_first_commit_is_left_to_the_user_of_cruft(repository, tmp_path):

@@ -4,16 +4,18 @@ import sys
 
 import pytest
 
-from package.runs.request import COMMAND_LINE
-from package.runs.settings import Settings, SettingsError
-from package.training.errors import check_keys, class_settings, import_class, one_line
+from lightning_hpc.settings.classes import class_settings, import_class
+from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.settings.layers import COMMAND_LINE, Settings
+from lightning_hpc.settings.typed.messages import check_keys, one_line
+from lightning_hpc.settings.typed.values import drop_inherited
 
 
 def test_classes_are_found_by_path_and_well_known_ones_by_name():
     import torch
     from lightning.pytorch.cli import ReduceLROnPlateau
 
-    from package.networks import ConvNet
+    from networks import ConvNet
 
     assert import_class("torch.optim.SGD") is torch.optim.SGD
     assert import_class("SGD") is torch.optim.SGD
@@ -106,9 +108,77 @@ def test_known_keys_pass(layer):
     check_keys(settings(typed=layer), KNOWN)
 
 
-def test_keys_kept_from_another_class_are_not_complained_about():
-    merged = settings(base={"data": f"{__name__}.Child", "data.width": 1}, typed={"data": f"{__name__}.Other"})
+class Other:
+    def __init__(self, depth: int = 1):
+        self.depth = depth
+
+
+@pytest.mark.parametrize("section", ["model", "data"])
+def test_only_defaults_lapse_with_their_class(section):
+    """What a user has asked for, in a file or on the command line, is taken or it is an error."""
+    base = {section: CHILD, f"{section}.width": 1, f"{section}.depth": 1, f"{section}.name": Parent.__name__}
+    other = {section: f"{__name__}.Other"}
+
+    merged = settings(base=base, typed=other)
+    drop_inherited(merged)
     check_keys(merged, KNOWN)
+    assert merged.flat == {**other, f"{section}.depth": 1}
+
+    merged = settings(base=base, wide={f"{section}.width": 2}, typed=other)
+    drop_inherited(merged)
+    with pytest.raises(SettingsError, match=f"unknown setting `{section}.width` in wide.yaml: {__name__}.Other has no"):
+        check_keys(merged, KNOWN)
+
+
+def test_a_setting_below_one_that_lapses_is_an_error_too():
+    base = {"model": CHILD, "model.name": "torch.optim.SGD", "model.name.lr": 1, "model.depth": 2}
+    merged = settings(base=base, fast={"model.name.lr": 2}, typed={"model": f"{__name__}.Other"})
+    drop_inherited(merged)
+    with pytest.raises(SettingsError, match="unknown setting `model.name.lr` in fast.yaml"):
+        check_keys(merged, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "key, near",
+    {
+        "lr": "model.optimizer.lr",
+        "optimizer.lr": "model.optimizer.lr",
+        "model.lr": "model.optimizer.lr",
+        "learning_rate": "model.optimizer.lr",
+        "model.optimizer.learning_rate": "model.optimizer.lr",
+        "model.optimizer.LR": "model.optimizer.lr",
+        "optimizer": "model.optimizer",
+        "batch_size": "data.batch_size",
+        "bs": "data.batch_size",
+        "epochs": "trainer.max_epochs",
+        "max_epochs": "trainer.max_epochs",
+        "seed": "seed_everything",
+        "gpus": "trainer.devices",
+        "devices": "trainer.devices",
+        "trainer.max_epoch": "trainer.max_epochs",
+        "data.bach_size": "data.batch_size",
+        "nmae": "name",
+    }.items(),
+)
+def test_suggestions_go_by_meaning(key, near):
+    base = {"model": f"{__name__}.Trained", "model.optimizer": "torch.optim.AdamW", "data": f"{__name__}.Batches"}
+    known = {*KNOWN, "trainer.devices", "seed_everything", "init_seed", "total_batch_size", "trainer.max_steps"}
+    with pytest.raises(SettingsError, match=rf"\(did you mean {near}( or [\w.]+)?\?\)$"):
+        check_keys(settings(base=base, typed={key: 1}), known)
+
+
+class Trained:
+    def __init__(self, optimizer: object, lr_scheduler: object = None): ...
+
+
+class Batches:
+    def __init__(self, batch_size: int = 1): ...
+
+
+@pytest.mark.parametrize("word, near", [("Adamw", "AdamW"), ("sgd", "SGD"), ("adam", "Adam"), ("RMSProp", "RMSprop")])
+def test_the_case_of_a_class_name_comes_before_its_spelling(word, near):
+    with pytest.raises(SettingsError, match=rf"there is no class {word} \(did you mean {near}\?\)"):
+        import_class(word)
 
 
 def parser_error(target, *arguments):

@@ -1,5 +1,6 @@
 """One run, one identity: it depends on what determines the result and on nothing else."""
 
+import datetime
 import re
 
 import pytest
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import flat_settings
 
-from package.runs.identity import NOT_IDENTITY, canonical, identity, short_name
-from package.runs.settings import flatten, parse_value, unflatten
+from lightning_hpc.runs.identity import NOT_IDENTITY, canonical, fingerprint, identity, short_name
+from lightning_hpc.settings.flat import flatten, unflatten
+from lightning_hpc.settings.yaml_files import parse_value
 
 SETTINGS = {"model.network": "my.Net", "model.network.width": 32, "model.optimizer.lr": 1e-3, "seed_everything": 0}
 
@@ -47,6 +49,14 @@ def test_different_settings_are_different_runs(one, other):
 
 
 def test_where_and_how_often_a_run_writes_is_not_what_it_is():
+    # One that is left out of the list would start every run anew, with another folder, when it is changed.
+    assert set(NOT_IDENTITY) == {
+        "name", "run", "runs_dir", "resume", "code", "config", "print_config", "trial", "canary", "checkpoints", "cka",
+        "data.num_workers", "data.data_dir", "data.test_on", "trainer.default_root_dir",
+        "trainer.enable_model_summary", "trainer.enable_progress_bar", "trainer.logger", "ckpt_path", "weights_only",
+        "verbose",
+    }  # fmt: skip
+    assert len(set(NOT_IDENTITY)) == len(NOT_IDENTITY)
     for key in NOT_IDENTITY:
         assert identity({**SETTINGS, key: "changed", f"{key}.below": 1}) == identity(SETTINGS), key
     for key in ("model.network.width", "seed_everything", "data.batch_size", "trainer.max_epochs", "names"):
@@ -56,6 +66,19 @@ def test_where_and_how_often_a_run_writes_is_not_what_it_is():
 def test_a_version_of_the_code_makes_another_run():
     versions = [None, "1", "2"]
     assert len({identity(SETTINGS, version) for version in versions}) == 3
+
+
+def test_dates_and_keys_of_any_type_have_an_identity():
+    day = {"day": datetime.date(2026, 2, 3)}
+    assert identity(day) == identity({"day": "2026-02-03"}) and fingerprint(day) == fingerprint({"day": "2026-02-03"})
+    classes = {"data.classes": {1: "cat", "b": "dog", None: "mouse"}}
+    assert identity(classes) == identity({"data.classes": {"b": "dog", None: "mouse", 1: "cat"}})
+    assert short_name({"days": [datetime.date(2026, 2, 3)]}) == "days=_2026-02-03"
+
+
+def test_large_floats_stay_floats():
+    assert type(canonical(2.0**53 - 1)) is int and type(canonical(1 - 2.0**53)) is int
+    assert type(canonical(2.0**53)) is float and type(canonical(-(2.0**53))) is float
 
 
 def test_identities_never_change():
@@ -81,6 +104,12 @@ def test_names_are_path_safe(flat, text, length):
         ({"init_from": "../../etc/passwd"}, "init_from=.._.._etc_passwd"),
         ({"a": "..", "b": "ü/\\\n\0 '"}, "a=..,b"),
         ({"data": "..."}, "data"),
+        ({"model.network": {"class_path": "my.Net", "init_args": {"width": 3}}}, "network=Net"),
+        ({"callbacks": [{"class_path": "a.Timer"}, {"class_path": "b.c.Stop"}, "x"]}, "callbacks=Timer+Stop+x"),
+        ({"model.a.b.width": 1, "data.width": 2}, "data.width=2,b.width=1"),
+        ({"lr": 0.000123456}, "lr=0.0001235"),
+        ({"text": "x" * 60}, "text=" + "x" * 43),
+        ({"XX": "._-,X_"}, "XX=._-,X"),
     ],
 )
 def test_names(changes, name):

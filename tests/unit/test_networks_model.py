@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from package.data import Digits
-from package.model import Classifier
-from package.networks import MLP, ConvNet
+from data import Digits
+from model import Classifier
+from networks import MLP, ConvNet
 
 torch.set_num_threads(1)
 

@@ -1,16 +1,19 @@
 """From overlays to runs: identities, names and folders; and back, from an experiment's folder to the same run."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from package.launch import experiment as experiments
-from package.launch.experiment import Experiment
-from package.runs.plan import plan
-from package.runs.request import request
-from package.runs.settings import SettingsError
+from lightning_hpc.experiments import writing
+from lightning_hpc.experiments.experiment import Experiment, only_submission
+from lightning_hpc.locks import lock as locks
+from lightning_hpc.runs.folder import RunFolder
+from lightning_hpc.runs.plan import plan
+from lightning_hpc.runs.run import read_command_line
+from lightning_hpc.settings.errors import SettingsError
 
 BASE = """
 name: default
@@ -22,6 +25,9 @@ model:
     optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.003, weight_decay: 0.01}}
 trainer: {max_epochs: 15}
 """
+
+
+KINDS = "class Net:\n    def __init__(self, version: str = '', rates: dict[str, float] = {}): ...\n"
 
 
 @pytest.fixture
@@ -48,12 +54,33 @@ SPEC = {
 
 def written(root, spec=SPEC, **options):
     found = plan(spec, root)
-    return found, experiments.write(found, root, {"cluster": "generic"}, "the request\n", **options)
+    return found, writing.write(found, root, {"cluster": "generic"}, "the request\n", **options)
+
+
+def test_runs_whose_identities_begin_alike_have_folders_of_their_own(root, monkeypatch):
+    from lightning_hpc.runs import plan as plan_module
+    from lightning_hpc.runs import run as run_module
+
+    numbers = iter(range(100))
+    monkeypatch.setattr(run_module, "identity", lambda flat, version: f"0123abcd{next(numbers):08x}")
+    monkeypatch.setattr(plan_module, "varying_keys", lambda overlays: set())
+    found = plan({"name": "study", "parameters": {"data.batch_size": [8, 16, 32]}}, root)
+    assert [run.folder for run in found.runs] == ["000-base-0123abcd", "000-base-2-0123abcd", "000-base-3-0123abcd"]
+
+
+def test_a_planned_text_and_mapping_are_those_of_a_command_line(root):
+    (root / "kinds.py").write_text(KINDS)
+    rates = {"block1.conv": 0.1}
+    parameters = {"model.network": ["kinds.Net"], "model.network.version": ["1.10"], "model.network.rates": [rates]}
+    (planned,) = plan({"name": "study", "parameters": parameters}, root).runs
+    line = ["--model.network=kinds.Net", "--model.network.version=1.10", "--model.network.rates={block1.conv: 0.1}"]
+    by_hand = read_command_line("fit", line, root)
+    assert planned.identity == by_hand.identity and by_hand.changes["model.network.rates"] == rates
 
 
 def test_a_planned_run_is_the_run_that_one_would_start_by_hand(root):
     found = plan({"name": "study", "parameters": {"model.optimizer.lr": [0.01, 0.1], "data.batch_size": [8]}}, root)
-    by_hand = request("fit", ["--data.batch_size=8", "--name", "study", "--model.optimizer.lr", "1e-1"], root)
+    by_hand = read_command_line("fit", ["--data.batch_size=8", "--name", "study", "--model.optimizer.lr", "1e-1"], root)
     assert found.runs[1].identity == by_hand.identity
     assert found.folder == by_hand.folder.path.parent == Path("runs/study")
     # Names are made of what varies; a run by hand is named by all that it changes.
@@ -66,7 +93,7 @@ def test_started_by_hand_a_planned_run_is_found_in_its_planned_folder(root):
     planned = found.folder / found.runs[0].folder
     planned.mkdir(parents=True)
     (planned / "status.json").write_text(json.dumps(dict(identity=found.runs[0].identity)))
-    by_hand = request("fit", ["--data.batch_size=8", "--name=study", "--model.optimizer.lr=0.1"], root)
+    by_hand = read_command_line("fit", ["--data.batch_size=8", "--name=study", "--model.optimizer.lr=0.1"], root)
     assert by_hand.folder.path == planned
 
 
@@ -82,9 +109,9 @@ def test_what_is_written_reads_back_as_the_same_runs(root):
     found, experiment = written(root)
     assert [row["identity"] for row in experiment.rows] == [run.identity for run in found.runs]
     for run in found.runs:
-        again = request("fit", ["--run", str(experiment.folder), "--index", str(run.index)], root)
+        again = read_command_line("fit", ["--run", str(experiment.folder), "--index", str(run.index)], root)
         assert again.identity == run.identity
-        assert again.settings.flat == found.request(run).settings.flat
+        assert again.settings.flat == found.run_of(run).settings.flat
         assert again.folder.path == experiment.folder / run.folder
         assert again.changes == run.overlay
 
@@ -93,20 +120,20 @@ def test_the_settings_are_frozen_when_they_are_submitted(root):
     found, experiment = written(root)
     (root / "configs" / "base.yaml").write_text(BASE.replace("0.003", "0.5"))
     (root / "configs" / "trainer" / "short.yaml").unlink()
-    again = request("fit", ["--run", str(experiment.folder), "--index", "3"], root)
+    again = read_command_line("fit", ["--run", str(experiment.folder), "--index", "3"], root)
     assert again.identity == found.runs[3].identity and again.settings.flat["trainer.max_epochs"] == 1
 
 
 def test_a_planned_run_takes_no_other_settings(root):
     _, experiment = written(root)
     arguments = ["--run", str(experiment.folder), "--index", "3"]
-    assert request("fit", [*arguments, "--resume", "must"], root).identity == experiment.rows[3]["identity"]
+    assert read_command_line("fit", [*arguments, "--resume", "must"], root).identity == experiment.rows[3]["identity"]
     with pytest.raises(SettingsError, match="leave out --run"):
-        request("fit", [*arguments, "--model.optimizer.lr=7"], root)
+        read_command_line("fit", [*arguments, "--model.optimizer.lr=7"], root)
     with pytest.raises(SettingsError, match="has no such run"):
-        request("fit", ["--run", str(experiment.folder), "--index", "99"], root)
+        read_command_line("fit", ["--run", str(experiment.folder), "--index", "99"], root)
     with pytest.raises(SettingsError, match="is no planned experiment"):
-        request("fit", ["--run", "nowhere", "--index", "0"], root)
+        read_command_line("fit", ["--run", "nowhere", "--index", "0"], root)
 
 
 def test_different_overlays_that_mean_the_same_run_are_planned_once(root):
@@ -173,7 +200,7 @@ def test_the_manifest_is_written_last_and_what_was_half_written_is_replaced(root
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "write_atomically", fail)
+        patch.setattr(writing, "write_atomically", fail)
         with pytest.raises(OSError):
             written(root)
     with pytest.raises(SettingsError, match="is no planned experiment"):
@@ -200,36 +227,46 @@ def test_an_experiment_is_not_overwritten_and_with_overwrite_it_is_kept(root, mo
 
 
 def test_two_submissions_at_once_do_not_clash(root):
-    from filelock import FileLock
-
     (root / "runs").mkdir()
-    with FileLock(root / "runs" / ".study.lock"), pytest.raises(SettingsError, match="being submitted by another"):
-        written(root)
-    written(root)
+    with only_submission(root / "runs" / "study"):
+        with pytest.raises(SettingsError, match="study is being submitted by another process .*: process"):
+            with only_submission(root / "runs" / "study"):
+                pass
+        with only_submission(root / "runs" / "other"):
+            pass
+    with only_submission(root / "runs" / "study"):
+        pass
 
 
-def test_a_snapshot_has_the_code_and_nothing_else(root):
-    for name in ("my_package/runs/a.py", "my_package/b.j2", "configs/jobs/c.yaml", "notes.toml"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("text")
-    for name in (
-        "data/x.json",
-        "runs/other/config.yaml",
-        ".git/config.py",
-        "env/lib/python.py",
-        "weights.pt",
-        "tests/test.py",
-    ):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("text")
-    (root / "env" / "pyvenv.cfg").touch()
-    (root / "large.json").write_bytes(b"0" * (experiments.LARGEST + 1))
+def test_a_folder_in_which_one_cannot_write_is_said_and_whose_it_is(root, monkeypatch):
+    (root / "runs").mkdir()
+
+    def refuse(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks.os, "open", refuse)
+        with pytest.raises(SettingsError, match="belongs to user .* and you can't write it"):
+            with only_submission(root / "runs" / "study"):
+                pass
+
+
+def test_a_run_that_somebody_trains_by_hand_keeps_its_folder(root, monkeypatch):
+    """--overwrite would move it away under its feet, though SLURM has no job of it."""
     _, experiment = written(root)
-    files = {str(file.relative_to(experiment.code)) for file in experiment.code.rglob("*") if file.is_file()}
-    assert files == {
-        "Train.py", "my_package/runs/a.py", "my_package/b.j2", "configs/base.yaml", "configs/trainer/short.yaml",
-        "configs/jobs/c.yaml", "notes.toml", "commit.json",
-    }  # fmt: skip
+    (root / "bin").mkdir()
+    (root / "bin" / "squeue").write_text("#!/bin/sh\n")
+    (root / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(root / "bin"))
+    run = RunFolder(experiment.folder / experiment.rows[3]["folder"])
+    with run.locked():
+        with pytest.raises(SettingsError, match=f"run 3 of study is running, by hand: process {os.getpid()} on"):
+            written(root, overwrite=True)
+        run.start()
+        with pytest.raises(SettingsError, match="run 3 of study is running, by hand"):
+            written(root, overwrite=True)
+    run.end("interrupted")
+    written(root, overwrite=True)
 
 
 def test_a_new_snapshot_stands_beside_the_old_one(root):

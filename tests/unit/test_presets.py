@@ -1,18 +1,21 @@
 """Cluster presets: the files are valid, requests get what they need, and what a cluster can't serve is refused."""
 
+import datetime
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from package.launch import presets
-from package.launch.presets import choose, load, names
-from package.launch.resources import Resources, resolve, seconds
-from package.runs.settings import SettingsError, parse_value
+from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.settings.yaml_files import parse_value
+from lightning_hpc.slurm import presets
+from lightning_hpc.slurm.placement import resolve
+from lightning_hpc.slurm.presets import choose, load, names, seconds
+from lightning_hpc.slurm.resources import KEYS, SBATCH_OPTIONS, TAKEN, Resources, from_command_line, read_resources
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 CLUSTERS = ["baskerville", "bede-gh", "bede-power9", "generic", "hec", "isambard-ai", "sulis"]
@@ -56,12 +59,10 @@ def test_schema_is_one_and_describes_every_key():
     check = [Path(sys.executable).parent / "check-jsonschema", "--check-metaschema", presets.SCHEMA]
     assert subprocess.run(check, capture_output=True).returncode == 0
     definitions = presets.schema()["$defs"]
-    for definition in ("preset", "partition", "resources"):
+    for definition in ("preset", "partition"):
         assert all("description" in each for each in definitions[definition]["properties"].values())
     assert set(definitions["preset"]["properties"]) == set(presets.Preset.__dataclass_fields__) - {"name"}
     assert set(definitions["partition"]["properties"]) == set(presets.Partition.__dataclass_fields__)
-    filled_in = {"seconds", "mail_by_job"}
-    assert set(definitions["resources"]["properties"]) == set(Resources.__dataclass_fields__) - filled_in
 
 
 @pytest.mark.parametrize("cluster", sorted(set(CLUSTERS) - {"sulis"}))
@@ -70,11 +71,11 @@ def test_an_ordinary_request_is_served(cluster):
     assert (got.gpus, got.nodes, got.tasks) == (1, 1, 1) and got.seconds and got.signal_seconds == 300
 
 
-@pytest.mark.parametrize("cluster", ["generic", "hec", "isambard-ai", "baskerville", "sulis"])
+@pytest.mark.parametrize("cluster", ["generic", "hec", "baskerville", "sulis"])
 def test_a_request_without_gpus_is_served(cluster):
     got = resolve(load(cluster, PROJECT), {**COMPLETE, "gpus": 0})
     assert got.gpus == 0 and got.gpu_type is None and got.tasks == 1
-    assert got.partition == {"hec": "serial", "isambard-ai": "workq", "sulis": "gpu"}.get(cluster)
+    assert got.partition == {"hec": "serial", "sulis": "gpu"}.get(cluster)
 
 
 def test_the_first_partition_that_fits_is_taken():
@@ -89,6 +90,23 @@ def test_the_first_partition_that_fits_is_taken():
     infer = resolve(load("bede-power9", PROJECT), {"account": "a", "gpu_type": "t4"})
     assert (infer.partition, infer.gpu_type) == ("infer", None)  # what SLURM calls a T4 there is not known
     assert resolve(load("generic", PROJECT), {"gpu_type": "anything"}).gpu_type == "anything"
+    assert resolve(load("generic", PROJECT), {}).gpus == 0
+
+
+def test_a_quota_can_be_overridden_by_those_who_have_another():
+    isambard = load("isambard-ai", PROJECT)
+    for answer in (True, "true"):
+        assert resolve(isambard, {"gpus": 4, "nodes": 9, "over_quota": answer}).nodes == 9
+
+
+def test_a_type_of_gpu_can_be_a_constraint():
+    baskerville = load("baskerville", PROJECT)
+    asked = {**COMPLETE, "gpu_type": "a100_80"}
+    assert resolve(baskerville, asked).directives == ("--constraint=a100_80",)
+    assert resolve(baskerville, asked).gpu_type is None
+    both = resolve(baskerville, {**asked, "constraint": "icelake"}).directives
+    assert both == ('--constraint="icelake&a100_80"',)
+    assert resolve(baskerville, {**asked, "gpu_type": "a100"}).directives == ()
 
 
 def test_layers_and_notice():
@@ -108,6 +126,7 @@ def test_layers_and_notice():
         ("hec", {"time": "8-00:00:00"}, ["gpu-long", "7-00:00:00"]),
         ("hec", {"partition": "gpu-short", "gpus": 4}, ["4", "at most 3", "more nodes"]),
         ("hec", {"partition": "gpu-long", "gpus": 3}, ["3 GPUs", "at most 2"]),
+        ("hec", {"gpus": 4}, ["gpu-short: gpus 4", "at most 3", "astro: ", "set gpu_type to l40 or l40s"]),
         ("hec", {"partition": "serial"}, ["no GPUs", "gpus to 0"]),
         ("hec", {"partition": "gpu-short", "gpu_type": "l40"}, ["l40", "v100, h200"]),
         ("hec", {"gpu_type": "h100"}, ["h100", "did you mean", "h200"]),
@@ -123,13 +142,18 @@ def test_layers_and_notice():
         ("bede-power9", {"account": "a", "gpus": 5}, ["at most 4"]),
         ("isambard-ai", {"time": "1-00:00:01"}, ["24:00:00"]),
         ("isambard-ai", {"gpus": 8}, ["at most 4"]),
-        ("isambard-ai", {"gpus": 4, "nodes": 9}, ["36 GPUs", "at most 32"]),
+        ("isambard-ai", {"gpus": 4, "nodes": 9}, ["36 GPUs", "at most 32", "--over_quota true"]),
+        ("isambard-ai", {"gpus": 0}, ["at least 1"]),
+        ("isambard-ai", {"memory": "8G"}, ["leave `memory` out"]),
+        ("isambard-ai", {"gpus": 5, "over_quota": True}, ["at most 4"]),  # what is not there, no agreement gives
         ("baskerville", {"qos": "q"}, ["account"]),
         ("baskerville", {"account": "a"}, ["qos"]),
         ("baskerville", {"account": "a", "qos": "q", "gpus": 5}, ["at most 4"]),
-        ("sulis", {}, ["type", "a100", "l40"]),
-        ("sulis", {"gpu_type": "a100", "gpus": 4}, ["at most 3"]),
-        ("sulis", {"gpu_type": "a100", "time": "48:01:00"}, ["2-00:00:00"]),
+        ("sulis", {"gpu_type": "a100"}, ["account"]),
+        ("sulis", {"account": "a"}, ["type", "a100", "l40"]),
+        ("sulis", {"account": "a", "gpu_type": "a100", "gpus": 4}, ["at most 3"]),
+        ("sulis", {"account": "a", "gpu_type": "a100", "gpus": 3, "nodes": 11}, ["33 GPUs", "at most 30"]),
+        ("sulis", {"account": "a", "gpu_type": "a100", "time": "48:01:00"}, ["2-00:00:00"]),
     ],
 )
 def test_refusals(cluster, request_, words):
@@ -141,7 +165,7 @@ def test_mail_on_arrays_goes_by_a_job_of_its_own_where_it_is_rejected():
     hec, sulis = load("hec", PROJECT), load("sulis", PROJECT)
     mail = {"mail": "ada@example.org", "gpu_type": None}
     assert resolve(hec, mail, array=8).mail_by_job and not resolve(hec, mail).mail_by_job
-    assert not resolve(sulis, mail | {"gpu_type": "l40"}, array=8).mail_by_job
+    assert not resolve(sulis, mail | {"gpu_type": "l40", "account": "a"}, array=8).mail_by_job
     assert "mail: ADDRESS" in refusal("hec", array=8, directives=["--mail-type=END"])
     assert resolve(hec, {"directives": ["--mail-type=END"]}).directives == ("--mail-type=END",)
 
@@ -153,6 +177,20 @@ def test_mail_on_arrays_goes_by_a_job_of_its_own_where_it_is_rejected():
         ({"gpus": "two"}, ["gpus", "'two'"]),
         ({"gpus": -1}, ["gpus", "-1"]),
         ({"memory": "16"}, ["memory", "16G"]),
+        ({"gpus": 1.5}, ["gpus", "1.5 is not a whole number", "(GPUs per node)"]),
+        ({"gpus": True}, ["gpus", "True"]),
+        ({"nodes": 0}, ["nodes", "less than 1"]),
+        ({"tasks": 0}, ["tasks", "less than 1"]),
+        ({"cpus": 0}, ["cpus", "less than 1"]),
+        ({"throttle": 0}, ["throttle", "less than 1"]),
+        ({"max_requeues": -1}, ["max_requeues", "less than 0"]),
+        ({"signal_seconds": 0}, ["signal_seconds", "less than 1"]),
+        ({"signal_seconds": 65536}, ["signal_seconds", "more than 65535"]),
+        ({"memory": 16}, ["memory", "16G"]),
+        ({"account": True}, ["account", "True"]),
+        ({"activate": ["a", "b"]}, ["activate", "one line"]),
+        ({"environment": {"A": [1]}}, ["environment", "A"]),
+        ({"environment": "A=1"}, ["environment", "mapping"]),
         ({"time": "90d"}, ["time 90d", "D-HH:MM:SS"]),
         ({"time": "0"}, ["time 0"]),
         ({"mail": "ada"}, ["mail", "ada"]),
@@ -167,6 +205,100 @@ def test_mail_on_arrays_goes_by_a_job_of_its_own_where_it_is_rejected():
 def test_wrong_values_name_the_key(request_, words):
     message = refusal("generic", **request_)
     assert all(word in message for word in words), message
+
+
+def test_the_table_describes_every_key_once():
+    assert set(KEYS) == set(Resources.__dataclass_fields__) - {"seconds", "mail_by_job"}
+    assert all(known.help and callable(known.read) for known in KEYS.values())
+    names = [name for own, known in KEYS.items() for name in known.sbatch]
+    assert len(names) == len(set(names)) and not set(names) & (SBATCH_OPTIONS | set(TAKEN))
+    assert not SBATCH_OPTIONS & set(TAKEN)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"mem": "4g"}, {"memory": "4G"}),
+        ({"cpus-per-task": 4}, {"cpus": 4}),
+        ({"cpus_per_task": "4"}, {"cpus": 4}),
+        ({"ntasks-per-node": 2, "tasks": 2}, {"tasks": 2}),
+        ({"mail-user": "ada@example.org"}, {"mail": "ada@example.org"}),
+        ({"gpu-type": "a100"}, {"gpu_type": "a100"}),
+        ({"gpus-per-node": "a100:2"}, {"gpus": 2, "gpu_type": "a100"}),
+        ({"gres": "gpu:2"}, {"gpus": 2}),
+        ({"gres": "gpu"}, {"gpus": 1}),
+        ({"gres": "gpu:tesla_v100-pcie-32gb:3"}, {"gpus": 3, "gpu_type": "tesla_v100-pcie-32gb"}),
+        ({"account": 12345, "qos": 7}, {"account": "12345", "qos": "7"}),
+        ({"gpu_type": 2080, "partition": 1080}, {"gpu_type": "2080", "partition": "1080"}),
+        ({"memory": 0}, {"memory": "0"}),
+        ({"time": 90}, {"time": "90"}),
+        ({"begin": datetime.date(2026, 2, 3)}, {"begin": "2026-02-03"}),
+        ({"begin": datetime.datetime(2026, 2, 3, 4, 5)}, {"begin": "2026-02-03T04:05:00"}),
+        ({"exclude": ["n1", "n2"], "nodelist": ("n3",)}, {"exclude": "n1,n2", "nodelist": "n3"}),
+        ({"exclusive": True, "hold": False}, {"exclusive": True, "hold": None}),
+        ({"time_min": 10, "cluster": "hec", "qos": None}, {"time-min": "10", "cluster": "hec", "qos": None}),
+    ],
+)  # fmt: skip
+def test_keys_are_read_under_sbatchs_own_names_too(given, read):
+    assert read_resources(given) == read
+    assert read_resources(read) == read  # what has been read can be read again, as `retry` does
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mem": "4G", "memory": "8G"}, ["mem and memory mean the same and differ"]),
+        ({"gres": "gpu:a100:2", "gpus": 1}, ["gres and gpus mean the same and differ"]),
+        ({"gres": "shard:2"}, ["gres", "directives"]),
+        ({"gres": "gpu:1,shard:2"}, ["gres", "directives"]),
+        ({"gpus": "a100:two"}, ["gpus", "'a100:two' is not a whole number"]),
+        ({"job-name": "x"}, ["job-name can't be set", "`name`"]),
+        ({"ntasks": 4}, ["ntasks can't be set", "`tasks`"]),
+        ({"constrain": "v100"}, ["unknown key constrain", "did you mean constraint"]),
+        ({"comment": "a\nb"}, ["comment", "one line"]),
+        ({"cluster": "a b"}, ["cluster", "'a b'"]),
+    ],
+)
+def test_names_that_contradict_each_other_or_the_batch_file_are_refused(given, words):
+    with pytest.raises(SettingsError) as caught:
+        read_resources(given, "configs/slurm.yaml")
+    assert str(caught.value).startswith("configs/slurm.yaml: ")
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_options_without_a_key_become_directives():
+    generic, hec = load("generic", PROJECT), load("hec", PROJECT)
+    asked = {"constraint": "a100&nvlink", "exclusive": True, "hold": False, "directives": "--nice=10"}
+    assert resolve(generic, asked).directives == ('--constraint="a100&nvlink"', "--exclusive", "--nice=10")
+    assert resolve(hec, {"mem-per-cpu": "4G"}).memory is None  # SLURM accepts only one of both
+    assert resolve(hec, {"cpus-per-gpu": 8}).cpus is None
+    assert resolve(hec, {"mem-per-cpu": None}).memory == "16G"
+    assert "leave `mem-per-gpu` out" in refusal("bede-gh", **{"account": "a", "mem-per-gpu": "4G"})
+    assert "mail: ADDRESS" in refusal("hec", array=8, **{"mail-type": "END"})
+
+
+def test_defaults_of_a_preset_are_checked_by_the_table(project):
+    file = project / "configs" / "clusters" / "hec.yaml"
+    file.write_text(file.read_text().replace("cpus: 4", "cpsu: 4"))
+    with pytest.raises(SettingsError, match="configs/clusters/hec.yaml: defaults: unknown key cpsu .did you mean cpus"):
+        resolve(load("hec", project), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("account", "0123", "0123"),
+        ("gpus", "2", "2"),
+        ("environment", "{A: 1}", {"A": 1}),
+        ("directives", "[--a=1, --b]", ["--a=1", "--b"]),
+        ("memory", "null", None),
+        ("exclusive", "true", True),
+        ("exclusive", "user", "user"),
+        ("hold", "false", False),
+    ],
+)
+def test_what_is_typed_is_yaml_only_where_the_key_needs_it(name, text, value):
+    assert from_command_line(name, text) == value
 
 
 @pytest.mark.parametrize(
@@ -185,6 +317,7 @@ def test_time_limits_in_all_of_sbatchs_forms(text, expected):
     assert resolve(load("generic", PROJECT), {"time": parse_value(text)}).seconds == expected  # as YAML reads it
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**7))
 def test_every_time_limit_can_be_written_in_days(total):
     days, rest = divmod(total, 86400)
@@ -243,7 +376,7 @@ def test_a_cluster_is_added_by_dropping_a_file(project):
 
 def test_nothing_heavy_is_imported():
     """Submission and --help have to answer at once; the hook has neither torch nor jsonschema."""
-    code = "import sys; from package.launch import batch, presets; "
+    code = "import sys; from lightning_hpc.slurm import batch, presets; "
     code += "print(*{'torch', 'lightning', 'jsonschema', 'filelock'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, SequentialLR, StepLR
 
-from package.training.schedules import WarmupCosine, configure_optimizers
+from lightning_hpc.training.schedules import WarmupCosine, configure_optimizers, put_at_step
 
 
 def optimizer(*rates):
@@ -113,3 +113,34 @@ def test_a_restart_continues_the_curve():
     second["lr_scheduler"]["scheduler"].load_state_dict(first.state_dict())
     second["optimizer"].load_state_dict(first.optimizer.state_dict())
     assert rates(second["lr_scheduler"]["scheduler"], 23) == whole[17:]
+
+
+def test_a_length_that_lightning_does_not_know_is_asked_for():
+    """With data that have no length it says −1, which is no length to count down to."""
+    with pytest.raises(ValueError, match="the training data don't say how many batches they have"):
+        configure_optimizers(module(-1), optimizer(1.0), lambda optimizer: WarmupCosine(optimizer))
+
+
+@pytest.mark.parametrize("settings", [dict(step_size=2), dict(step_size=5)])
+def test_a_restored_schedule_is_put_where_its_own_settings_have_it(settings):
+    first = StepLR(optimizer(0.1), step_size=3)
+    rates(first, 7)
+    second, whole = StepLR(optimizer(0.2), **settings), StepLR(optimizer(0.2), **settings)
+    fresh = dict(second.state_dict())
+    second.load_state_dict(first.state_dict())
+    line = put_at_step(second, fresh)
+    expected = rates(whole, 12)[7:]
+    assert rates(second, 5) == pytest.approx(expected)
+    assert line == f"StepLR has the length of this run: at step 7 the learning rate is {expected[0]:.4g}"
+
+
+def test_a_schedule_that_is_at_its_end_says_so_and_one_of_many_parts_continues():
+    first = WarmupCosine(optimizer(1.0), total_steps=4)
+    rates(first, 4)
+    second = WarmupCosine(optimizer(1.0), total_steps=4)
+    fresh = dict(second.state_dict())
+    second.load_state_dict(first.state_dict())
+    assert put_at_step(second, fresh).startswith("warning: WarmupCosine has the length of this run: at step 4")
+    parts = torch.optim.lr_scheduler.MultiplicativeLR(optimizer(1.0), lambda step: 0.5)
+    rates(parts, 1)
+    assert put_at_step(parts, {}) == "MultiplicativeLR continues as the other run had it, at learning rate 0.5"

@@ -1,5 +1,6 @@
 """The search space of a sweep file: what is drawn, counted and refused."""
 
+import datetime
 import math
 import random
 from statistics import mean, stdev
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from package.runs.settings import SettingsError
-from package.runs.space import check, corners, grid, sample
+from lightning_hpc.runs.space import corners, grid, read_parameters, sample
+from lightning_hpc.settings.errors import SettingsError
 
 DRAWS = 4000
 
@@ -33,6 +34,12 @@ def test_a_grid_counts_whole_numbers_and_rounded_ranges_as_wandb_does():
 
 def test_repeated_values_and_lists_are_tried_once():
     assert grid({"x": {"values": [1, [1, 2], 1, [1, 2], {"a": 1}]}}) == [{"x": 1}, {"x": [1, 2]}, {"x.a": 1}]
+
+
+def test_values_of_any_type_are_told_apart():
+    day = datetime.date(2026, 2, 3)
+    assert [run["x"] for run in grid({"x": {"values": [day, day, None, True, 1]}})] == [day, None, True, 1]
+    assert len(grid({"x": {"values": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}})) == 1
 
 
 def test_nested_parameters_and_classes_become_short_keys():
@@ -87,6 +94,14 @@ def test_rounded_values_are_multiples_and_whole_where_q_is():
     assert {round(value / 0.1, 6) % 1 for value in draws(distribution="q_normal", q=0.1)} == {0}
 
 
+def test_values_are_rounded_to_whole_numbers_if_q_is_not_given():
+    assert set(draws(distribution="q_uniform", min=0, max=3)) == {0, 1, 2, 3}
+
+
+def test_one_end_with_a_point_makes_fractions():
+    assert type(draws(min=1, max=5.0)[0]) is float and type(draws(min=1.0, max=5)[0]) is float
+
+
 def test_probabilities_are_kept():
     values = draws(values=["a", "b", "c"], probabilities=[0.7, 0.3, 0.0])
     assert values.count("a") == pytest.approx(0.7 * DRAWS, rel=0.05) and "c" not in values
@@ -113,7 +128,15 @@ def test_the_grid_has_every_combination_once_and_the_corners_every_value(counts)
 
 def test_corners_hold_both_ends():
     parameters = {"lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 0.1}, "w": {"values": [1, 2]}}
+    ends = corners({"x": {"distribution": "uniform", "min": -2.0, "max": 3.0}})
+    assert ends == [{"x": -2.0}, {"x": 3.0}]
     assert corners(parameters) == [{"lr": 1e-4, "w": 1}, {"lr": 0.1, "w": 1}, {"lr": 1e-4, "w": 2}]
+
+
+def test_a_normal_distribution_is_cut_where_one_draw_of_a_thousand_lies_on_either_side():
+    ends = [run["x"] for run in corners({"x": {"distribution": "normal", "mu": 1.0, "sigma": 2.0}})]
+    assert ends == pytest.approx([1 - 2 * 3.0902, 1 + 2 * 3.0902], abs=1e-3)
+    assert {run["x"] for run in corners({"x": {"distribution": "normal", "mu": 1.0, "sigma": 0}})} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +149,8 @@ def test_corners_hold_both_ends():
         ({"values": [1], "min": 0}, "min has no meaning beside `values`"),
         ({"values": [1, 2], "probabilities": [1.0]}, "must be a list of 2 numbers"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "add up to 1"),
+        ({"values": [1, 2], "probabilities": [1.5, -0.5]}, "must not be negative"),
+        ({"values": [1, 2], "probabilities": ["0.5", 0.5]}, "must not be negative"),
         ({"distribution": "log_unifrom", "min": 1, "max": 2}, "did you mean log_uniform"),
         ({"distribution": "cauchy"}, "there is no distribution cauchy; there are beta"),
         ({"distribution": "uniform", "min": 0}, "uniform needs max"),
@@ -137,23 +162,35 @@ def test_corners_hold_both_ends():
         ({"distribution": "normal", "sigma": -1}, "sigma must not be negative"),
         ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}, "q must be more than 0"),
         ({"distribution": "categorical"}, "needs `values`"),
+        ({"distribution": "constant"}, "needs `value`"),
+        ({"distribution": "beta", "a": 0}, "a must be more than 0"),
+        ({"distribution": "beta", "b": -1}, "b must be more than 0"),
+        ({"distribution": "normal", "sigmma": 1}, "normal has no sigmma (did you mean sigma?); it has mu, sigma"),
     ],
 )
 def test_what_the_schema_does_not_have_is_refused_by_name(entry, problem):
     with pytest.raises(SettingsError) as error:
-        check({"x": entry})
+        read_parameters({"x": entry})
     assert str(error.value).startswith("parameter x: ") and problem in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("entry", [{"distribution": "normal"}, {"values": [1, 2], "probabilities": [0.5, 0.5]}])
-def test_a_grid_of_what_cannot_be_counted_is_refused(entry):
-    with pytest.raises(SettingsError, match="parameter x: method grid can't use"):
+@pytest.mark.parametrize(
+    "entry, kind",
+    [
+        ({"distribution": "normal"}, "normal"),
+        ({"distribution": "uniform", "min": 0, "max": 1}, "uniform"),
+        ({"distribution": "q_log_uniform_values", "min": 1, "max": 9}, "log_uniform_values"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.5]}, "probabilities"),
+    ],
+)
+def test_a_grid_of_what_cannot_be_counted_is_refused(entry, kind):
+    with pytest.raises(SettingsError, match=f"parameter x: method grid can't use {kind};"):
         grid({"x": entry})
 
 
 def test_a_parameter_given_twice_or_none_at_all_is_refused():
     with pytest.raises(SettingsError, match="parameter a.b is there twice"):
-        check({"a": {"parameters": {"b": {"value": 1}}}, "a.b": {"value": 2}})
+        read_parameters({"a": {"parameters": {"b": {"value": 1}}}, "a.b": {"value": 2}})
     with pytest.raises(SettingsError, match="there are none"):
-        check({})
+        read_parameters({})

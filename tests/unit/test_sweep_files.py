@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from yaml_values import as_text, yaml_values
 
-from package.launch.sweep_file import ARGS, read_sweep
-from package.runs.settings import SettingsError
+from lightning_hpc.settings.command_line import parse_arguments
+from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.settings.flat import flatten
+from lightning_hpc.sweeps.sweep_file import ARGS, as_arguments, read_sweep
 
 GRID = dict(method="grid", parameters={"model.network.width": {"values": [8, 16]}})
 LOSS = {"name": "val/loss", "goal": "minimize"}
@@ -40,9 +44,9 @@ def test_settings_of_all_runs_stand_around_the_parameters(root):
     command = ["${env}", "python", "Train.py", "fit", "--name=n", ARGS, "--trainer.max_epochs=2"]
     sweep = read(root, **GRID, command=command)
     assert sweep.arguments({"x": 1}) == ["--name=n", "--x=1", "--trainer.max_epochs=2"]
-    (first, wanted), (second, other) = sweep.requests(root)
+    (first, run), (second, other) = sweep.runs_to_check(root)
     assert (first, second) == ("with model.network.width=8", "with model.network.width=16")
-    assert wanted.folder.path.parent == Path("runs/n") and wanted.identity != other.identity
+    assert run.folder.path.parent == Path("runs/n") and run.identity != other.identity
 
 
 def test_a_cross_validation_can_be_swept(root):
@@ -58,6 +62,13 @@ def test_wandb_gets_dotted_names_and_null_as_text(root):
     assert sent["parameters"] == {"model.network.width": {"values": [8, "null"]}}
 
 
+@settings(deadline=None)
+@given(yaml_values)
+def test_what_is_tried_reaches_a_run_as_the_value_in_the_file(value):
+    flat = flatten({"key": value})
+    assert as_text(parse_arguments(as_arguments(flat))) == as_text(flat)
+
+
 def test_a_folder_is_merged_and_a_parameter_in_two_files_is_an_error(root):
     folder = root / "configs" / "sweeps" / "big"
     folder.mkdir()
@@ -68,6 +79,18 @@ def test_a_folder_is_merged_and_a_parameter_in_two_files_is_an_error(root):
     assert list(sweep.parameters) == ["a", "b", "c"] and sweep.parameters["b"] == {"values": [0.001]}
     (folder / "3-more.yaml").write_text("b: {value: 2}\n")
     with pytest.raises(SettingsError, match="parameter b is in 1-data.yaml and in 3-more.yaml"):
+        read_sweep("big", root)
+
+
+@pytest.mark.parametrize("name", ["more.yml", "more"])
+def test_what_a_folder_would_not_read_is_said(root, name):
+    folder = root / "configs" / "sweeps" / "big"
+    folder.mkdir()
+    (folder / "sweep.yaml").write_text("method: grid\nparameters: {a: {value: 1}}\n")
+    (folder / "README.md").touch()
+    assert list(read_sweep("big", root).parameters) == ["a"]
+    (folder / "more.yml").touch() if name.endswith("yml") else (folder / "more").mkdir()
+    with pytest.raises(SettingsError, match=f"{name} would not be read"):
         read_sweep("big", root)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from baked import project, train  # noqa: F401
 from sweep_stand_in import SweepStandIn
 
 KEY = "0123456789abcdef" * 2 + "secret42"  # 40 characters, as W&B wants

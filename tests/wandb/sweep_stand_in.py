@@ -53,6 +53,7 @@ class SweepStandIn(StandIn):
         gone: seconds without a sign of life after which a run counts as gone; W&B waits five minutes.
         to_stop: ids of runs that the sweep ends early.
         away: while it is True, every request is answered with 503, as by a server that is being updated.
+        turned_away: how many requests were.
     """
 
     def __init__(self) -> None:
@@ -62,6 +63,7 @@ class SweepStandIn(StandIn):
         self.gone = 300.0
         self.to_stop: set[str] = set()
         self.away = False
+        self.turned_away = 0
 
     @property
     def sweep(self) -> Sweep:
@@ -69,7 +71,10 @@ class SweepStandIn(StandIn):
         return sweep
 
     def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, Json]:
-        return (503, {}) if self.away else super().handle(method, path, authorization, body)
+        if self.away:
+            self.turned_away += 1
+            return 503, {}
+        return super().handle(method, path, authorization, body)
 
     def graphql_UpsertSweep(self, config: str | None = None, id: str | None = None, **sent: Any) -> Json:
         if id is None:

@@ -23,7 +23,7 @@ def test_folds_and_means_are_in_one_group_and_the_means_are_the_sweeps_run(proje
     }
     program = Path(__file__).parents[1] / "data" / "forked.py"
     command = [sys.executable, program, project, tmp_path, *SETTINGS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / "runs" / "cv" / "cross-validation.json").read_text())
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from stand_in import Run
 
-from package.launch.notify import notify
-from package.launch.wandb_runs import AT_ONCE, finished_in_wandb
-from package.runs.settings import SettingsError
+from lightning_hpc.notify import notify
+from lightning_hpc.runs.prior_runs import AT_ONCE, finished_in_wandb
+from lightning_hpc.settings.errors import SettingsError
 
 
 def remember(server, identity, code, id=None):
@@ -55,7 +55,7 @@ def test_an_alert_reaches_wandb(server, key, wandb_env):
 
 
 def test_a_submission_leaves_out_what_has_finished_elsewhere(server, key, project, tmp_path, monkeypatch, capsys):
-    from my_research_project.launch.slurm import main
+    from lightning_hpc.entrance import slurm_train as main
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "spec.yaml").write_text("name: study\nparameters: {data.batch_size: [8, 16, 32]}\n")

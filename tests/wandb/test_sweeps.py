@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
 from sweep_stand_in import Sweep, SweepRun
+from yaml_values import as_text, yaml_values
 
 # Waits at the second batch of the epoch that the file `hold` names; hangs at its exit if there is a file `hang`.
 DISTURB = """
@@ -63,9 +65,13 @@ def write_sweep(root, **changes):
 
 @pytest.fixture
 def create(root, capsys, monkeypatch):
-    """CreateSweep.py in this process: exit code, what it says, what it complains of."""
-    from my_research_project.launch.sweeps import main
+    """CreateSweep.py in this process, which forks its run: exit code, what it says, what it complains of."""
+    import warm
 
+    from lightning_hpc import processes
+    from lightning_hpc.entrance import create_sweep as main
+
+    monkeypatch.setattr(processes, "subprocess", warm.stand_in)
     monkeypatch.syspath_prepend(str(root))
 
     def run(*arguments):
@@ -106,7 +112,7 @@ def tree(pid):
     return found
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it does not happen"
@@ -115,11 +121,11 @@ def wait_for(condition, seconds=60):
 
 def made(server, root, **changes):
     """A sweep that is there, without the checks of CreateSweep.py, which have tests of their own."""
-    from package.launch.sweep_file import read_sweep
-    from package.launch.wandb_sweeps import create
+    from lightning_hpc.sweeps.sweep_file import read_sweep
+    from lightning_hpc.sweeps.wandb_sweeps import create_in_wandb
 
     write_sweep(root, **changes)
-    sweep, address = create(read_sweep("rates", root), root)
+    sweep, address = create_in_wandb(read_sweep("rates", root), root)
     assert address.endswith(sweep.rpartition("/")[2])
     return sweep
 
@@ -129,7 +135,7 @@ def hold(root, epoch):
     for old in root.glob("held-*"):
         old.unlink()
     (root / "hold").write_text(str(epoch))
-    wait_for(lambda: list(root.glob(f"held-{epoch}-*")), 120)
+    wait_for(lambda: list(root.glob(f"held-{epoch}-*")))
 
 
 def kill(pids, number):
@@ -160,11 +166,96 @@ def test_a_sweep_is_checked_and_created_and_says_how_to_start_agents(root, creat
     assert not list(root.glob("runs/*")) and not list(root.glob("sweeps/*"))
 
 
+@settings(deadline=None, max_examples=30)
+@given(yaml_values)
+def test_what_a_sweep_tries_passes_through_wandb_unchanged(value):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args  # how W&B's agent writes a run's arguments
+
+    from lightning_hpc.settings.command_line import parse_arguments
+    from lightning_hpc.settings.flat import flatten
+    from lightning_hpc.sweeps.sweep_file import Sweep as SweepFile
+
+    sent = SweepFile({"parameters": {"key": {"values": [value]}}}, Path("sweep.yaml")).for_wandb()
+    read_by_client = yaml.safe_load(yaml.safe_dump(sent))
+    kept_by_server = json.loads(json.dumps(read_by_client["parameters"]["key"]["values"][0], allow_nan=False))
+    arguments = create_sweep_command_args({"args": {"key": {"value": kept_by_server}}})["args"]
+    assert as_text(parse_arguments(arguments)) == as_text(flatten({"key": value}))
+
+
+@pytest.mark.slow
+def test_an_agent_that_gives_up_says_so_and_sends_no_message_that_the_sweep_has_ended(root, server, key, webhook):
+    """The code can't be imported on this node: W&B's agent ends after a few runs, with exit code 0."""
+    sweep = made(server, root, parameters={"x": {"values": [1, 2, 3, 4, 5, 6, 7, 8]}})
+    (root / "Train.py").write_text("import no_such_package\n")
+    log = root / "agent-0.log"
+    with agents(root, sweep) as (process,):
+        assert process.wait(timeout=300) == 1, log.read_text()
+    assert (
+        "error: run after run has failed here, so W&B's agent has given up; the sweep has not ended" in log.read_text()
+    )
+    assert server.sweep.state == "RUNNING" and len(server.sweep.runs) < 8 and webhook == []
+
+
+@pytest.mark.slow
+def test_a_mistyped_id_is_said_at_once(root, server, key):
+    with agents(root, "researcher/project/mistyped") as (process,):
+        assert process.wait(timeout=300) == 2
+    log = (root / "agent-0.log").read_text()
+    assert "error: W&B has no sweep researcher/project/mistyped" in log and "starting it again" not in log
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_sweep_in_wandb_is_refused_where_its_runs_would_not_be_recorded_there(root, server, key, wandb_env, mode):
+    import wandb
+
+    from lightning_hpc.settings.errors import SettingsError
+    from lightning_hpc.sweeps.agent import main as agent
+    from lightning_hpc.sweeps.creation import main as create
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    wandb_env.setenv("WANDB_MODE", mode)
+    wandb.teardown()
+    try:
+        for command, arguments in ((create, ["rates"]), (create, ["--resume", "a/b/c"]), (agent, ["a/b/c"])):
+            with pytest.raises(SettingsError, match=f"W&B is {mode} here.*unset WANDB_MODE.*--local"):
+                command(arguments, root)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert server.operations == []
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("x1y2z3", "x1y2z3"),
+        ("team/project/x1y2z3", "team/project/x1y2z3"),
+        ("team/project/sweeps/x1y2z3", "team/project/x1y2z3"),
+        ("https://wandb.ai/team/project/sweeps/x1y2z3?nw=nwuser#top", "team/project/x1y2z3"),
+        ("https://wandb.example.org/team/sweeps/sweeps/x1y2z3/table", "team/sweeps/x1y2z3"),
+        ("wandb.ai/team/project/sweeps/x1y2z3", "team/project/x1y2z3"),
+    ],
+)
+def test_a_sweep_is_found_by_the_address_of_its_page(typed, meant):
+    from lightning_hpc.sweeps.wandb_sweeps import plain_id
+
+    assert plain_id(typed) == meant
+
+
+@pytest.mark.parametrize("typed", ["https://wandb.ai/team/project", "a/b/c/d", "/"])
+def test_an_address_that_is_no_sweeps_is_refused(typed):
+    from lightning_hpc.settings.errors import SettingsError
+    from lightning_hpc.sweeps.wandb_sweeps import plain_id
+
+    with pytest.raises(SettingsError, match="write ENTITY/PROJECT/ID"):
+        plain_id(typed)
+
+
 @pytest.mark.slow
 def test_two_agents_go_through_a_grid_to_its_end(root, server, key):
     sweep = made(server, root)
     with agents(root, sweep, count=2) as started:
-        assert [process.wait(timeout=120) for process in started] == [0, 0]
+        assert [process.wait(timeout=600) for process in started] == [0, 0]
     assert [run.state for run in server.sweep.runs.values()] == ["finished", "finished"]
     assert set(server.runs) == set(server.sweep.runs) and len(losses(root)) == 2
     for run in server.runs.values():
@@ -180,15 +271,15 @@ def test_a_run_that_is_disturbed_ends_as_if_nothing_had_happened(root, train, se
     with agents(root, sweep) as (process,):  # the node is gone
         hold(root, 1)
         kill([*tree(process.pid), process.pid], signal.SIGKILL)
-        assert process.wait(timeout=10) == -9
+        assert process.wait(timeout=600) == -9
     with agents(root, sweep) as (process,):  # preempted: the scheduler tells every process
         hold(root, 2)
         kill([*tree(process.pid), process.pid], signal.SIGTERM)
         wait_for(lambda: "the run saves and stops" in log.read_text())
         (root / "hold").unlink()
-        assert process.wait(timeout=90) == 75
+        assert process.wait(timeout=600) == 75
     with agents(root, sweep) as (process,):
-        assert process.wait(timeout=90) == 0, log.read_text()
+        assert process.wait(timeout=600) == 0, log.read_text()
     (run,) = server.sweep.runs.values()
     assert run.state == "finished" and run.handed_out == 3 and list(server.runs) == [run.id]
     (status,) = [json.loads(file.read_text()) for file in root.glob("runs/rates/*/status.json")]
@@ -211,12 +302,14 @@ def test_what_fails_around_a_run_costs_neither_the_run_nor_the_agent(root, serve
         hold(root, 1)
         server.away = True
         hold(root, 3)
-        time.sleep(8)
+        wait_for(lambda: server.turned_away >= 5)  # the run's, and those of the agent, which asks every 5 s
         server.away = False
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in tree(process.pid)}
-        kill([pid for pid, command in commands.items() if "agent" in command], signal.SIGKILL)
+        kill(
+            [pid for pid, command in commands.items() if "lightning_hpc.sweeps.wandb_sweeps" in command], signal.SIGKILL
+        )
         (root / "hold").unlink()
-        assert process.wait(timeout=150) == 0, (root / "agent-0.log").read_text()
+        assert process.wait(timeout=600) == 0, (root / "agent-0.log").read_text()
     assert "W&B's agent has gone, its run is still there" in (root / "agent-0.log").read_text()
     assert not (root / "hang").exists()
     assert [(run.state, run.handed_out) for run in server.sweep.runs.values()] == [("finished", 1)]
@@ -226,7 +319,7 @@ def test_what_fails_around_a_run_costs_neither_the_run_nor_the_agent(root, serve
 
 @pytest.mark.slow
 def test_a_run_on_two_ranks_is_one_run_and_starts_its_ranks_itself(root, server, key, wandb_env):
-    from package.launch.processes import trial_environment
+    from lightning_hpc.processes import trial_environment
 
     member = SweepRun("abc", {})
     server.sweeps["s1"] = Sweep("s1", {}, runs={"abc": member})
@@ -235,7 +328,7 @@ def test_a_run_on_two_ranks_is_one_run_and_starts_its_ranks_itself(root, server,
         wandb_env.setenv(name, str(value))
     environment = trial_environment() | dict(WANDB_SWEEP_ID="s1", WANDB_RUN_ID="abc", WANDB_PROJECT="p")
     command = [sys.executable, "Train.py", "fit", *SETTINGS, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert list(server.runs) == ["abc"] and member.state == "finished"
     assert len(list(root.glob("runs/default/*/logs/rank-*.log"))) == 2
@@ -258,8 +351,8 @@ def test_a_wrong_key_is_said(create, server, key):
 
 
 def test_a_server_that_does_not_answer_costs_a_bounded_time(root, key, wandb_env, server, monkeypatch):
-    from package.launch import wandb_sweeps
-    from package.runs.settings import SettingsError
+    from lightning_hpc.settings.errors import SettingsError
+    from lightning_hpc.sweeps import wandb_sweeps
 
     server.away = True
     monkeypatch.setattr(wandb_sweeps, "CREATE_TIMEOUT", 4.0)
@@ -291,15 +384,20 @@ def test_what_is_wrong_anywhere_in_the_space_is_found_before_anything_is_created
     assert not server.sweeps and not list(root.glob("runs/*"))
 
 
-@pytest.mark.slow
-def test_the_same_file_is_swept_without_wandb(root, create, server):
-    from package.launch.local_sweep import LocalSweep
+def test_the_same_file_is_swept_without_wandb(root, create, server, monkeypatch):
+    from lightning_hpc.sweeps.local_agent import LocalAgent
+    from lightning_hpc.sweeps.local_sweep import LocalSweep
 
     write_sweep(root, parameters=ONE)
     code, said, complaints = create("--local", "--no-metric-check")
     assert code == 0 and "python SweepAgent.py sweeps/rates" in said, complaints
-    with agents(root, "sweeps/rates") as (process,):
-        assert process.wait(timeout=120) == 0, (root / "agent-0.log").read_text()
+    monkeypatch.chdir(root)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        assert LocalAgent(LocalSweep.open("rates", root), root).run() == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     _, result = LocalSweep.open("rates", root).best()
     ((loss,),) = [list(losses(root).values())]
     assert result["value"] == pytest.approx(min(map(float, loss))) and server.operations == []

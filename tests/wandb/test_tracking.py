@@ -11,6 +11,8 @@ import pytest
 import wandb
 from lightning.pytorch import Callback
 
+from lightning_hpc.processes import descendants
+
 EVERY_STEP = ("--trainer.limit_train_batches=1.0", "--trainer.log_every_n_steps=1")
 
 
@@ -29,6 +31,10 @@ class Disturb(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
         elif wish == "crash":
             raise RuntimeError("the run has a fault")
+        elif wish == "service dies":
+            for pid in descendants(os.getpid()):
+                if "wandb" in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGKILL)
         elif wish == "server breaks down":
             Disturb.server.go_away()
 
@@ -93,6 +99,13 @@ def test_a_crash_is_a_crash_in_wandb_and_the_next_attempt_continues(train, serve
     assert [row["_step"] for row in online.history] == list(range(len(online.history)))
 
 
+def test_a_service_that_dies_does_not_cost_the_run(train, server, key):
+    run = train("fit", disturbed("service dies"), *EVERY_STEP)
+    assert run.code == 0 and run.status["state"] == "done" and run.status["step"] == 17
+    assert "W&B's service has died, so the rest of this run is recorded offline" in log(run)
+    assert len(offline_runs(run)) == 1
+
+
 def test_the_test_belongs_to_the_same_run(train, server, key):
     train("fit")
     restart()
@@ -130,7 +143,9 @@ def test_offline_attempts_are_synced_into_one_run_with_continuous_steps(train, s
 
 
 def sync(*folders):
-    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", *folders], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -29,7 +29,7 @@ class Run:
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Runs `Train.py COMMAND …` in this process, quickly: two epochs of two batches unless told otherwise."""
-    from {{ cookiecutter.package_name }}.training.main import main
+    from lightning_hpc.entrance import train as main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # as if the tests' own files lay next to Train.py

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from {{ cookiecutter.package_name }}.cka import CKA, CKACallback, GramRecorder, cka, compare
+from lightning_hpc.cka import CKA, CKACallback, GramRecorder, cka, compare
 
 
 def network():
@@ -70,3 +70,17 @@ def test_the_callback_writes_maps_and_leaves_training_alone(tmp_path):
     assert callbacks[0].picture == tmp_path / "cka" / "epoch-001.png" and callbacks[0].picture.exists()
     matrix = np.load(tmp_path / "cka" / "epoch-001.npz")["matrix"]
     assert matrix.shape == (3, 3) and 0 < matrix[0, 0] < 1
+
+
+def test_a_metric_in_the_validation_step(train):
+    """WatchedClassifier in model.py, an example to copy."""
+    watched = ["fit", "--model", "WatchedClassifier", "--data.batch_size", "128"]
+    moved = train(*watched)
+    assert 0 < moved.status["metrics"]["val/cka"] < 1
+    still = train(*watched, "--model.optimizer.lr", "0", "--model.network", "MLP")  # batch norm would move all the same
+    assert still.status["metrics"]["val/cka"] == pytest.approx(1, abs=1e-6)
+
+    # A run that is resumed has to compare with the same initial weights.
+    weights = torch.load(still.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(weights["initial.layers.1.weight"], weights["network.layers.1.weight"])
+    assert train("validate", "--run", str(still.folder)).code == 0

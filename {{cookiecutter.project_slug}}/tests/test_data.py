@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from {{ cookiecutter.package_name }}.training.errors import import_class
+from lightning_hpc.settings.classes import import_class
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_samples_are_what_the_network_expects(make):
 
 
 def test_a_cross_validation_ends_in_means(train, tmp_path, monkeypatch):
-    from {{ cookiecutter.package_name }}.training import crossvalidation
-    from {{ cookiecutter.package_name }}.training.main import main
+    from lightning_hpc.entrance import train as main
+    from lightning_hpc.training import crossvalidation
 
     # Each fold in this process: to start one of its own takes longer than to train it.
     monkeypatch.setattr(crossvalidation, "train", lambda wanted, root: main(["fit", *wanted.typed], root))

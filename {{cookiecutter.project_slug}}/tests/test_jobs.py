@@ -1,19 +1,19 @@
-"""The requests in configs/jobs: each can be planned, and Train.py accepts its runs."""
+"""The specifications in configs/jobs: each can be planned, and Train.py accepts its runs."""
 
 from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runs.expand import read_spec
-from {{ cookiecutter.package_name }}.runs.plan import plan
-from {{ cookiecutter.package_name }}.training.check import check_all
+from lightning_hpc.runs.plan import plan
+from lightning_hpc.runs.specification import read_specification
+from lightning_hpc.settings.parser import check_all
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "jobs").glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_request_can_be_planned_and_its_runs_are_accepted(file: Path):
-    found = plan(read_spec(file), ROOT)
+def test_a_specification_can_be_planned_and_its_runs_are_accepted(file: Path):
+    found = plan(read_specification(file), ROOT)
     assert len({run.identity for run in found.runs}) == len(found.runs) > 0
     some = found.runs[:: max(1, len(found.runs) // 5)]  # reading one takes a moment; `submit` reads them all
-    check_all((str(run), found.request(run)) for run in some)
+    check_all((str(run), found.run_of(run)) for run in some)

@@ -32,7 +32,7 @@ ENDS = [(-9, "running"), (75, "preempted"), (76, "time limit"), (-9, "running"),
 
 
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, __file__, tmp_path], check=True, timeout=300)
+    subprocess.run([sys.executable, __file__, tmp_path], check=True, timeout=900)
     whole, killed = (next((tmp_path / name).glob("runs/*/*/status.json")).parent for name in ("whole", "killed"))
     ends = json.loads((tmp_path / "ends.json").read_text())
     assert [(code, state) for code, state, _ in ends] == ENDS
@@ -63,8 +63,8 @@ def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
     """Start the run in a forked process that sends itself a signal at its n-th Python call; returns the exit code."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    from {{ cookiecutter.package_name }}.training.main import main
-    from {{ cookiecutter.package_name }}.training.resume import ExactResume
+    from lightning_hpc.entrance import train as main
+    from lightning_hpc.survive.exact_resume import ExactResume
 
     on_train_start, calls = ExactResume.on_train_start, 0
 
@@ -93,7 +93,7 @@ def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
 if __name__ == "__main__":
     # Attempts are forked from this process, so that torch is imported once; pytest's own has threads, which don't fork.
     sys.path.insert(0, str(ROOT))
-    import {{ cookiecutter.package_name }}.training.checkpoints  # noqa: F401
+    import lightning_hpc.survive.checkpoints  # noqa: F401
 
     torch.set_num_threads(1)
     scratch = Path(sys.argv[1])

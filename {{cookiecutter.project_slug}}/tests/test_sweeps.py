@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.launch.sweeps import main
+from lightning_hpc.entrance import create_sweep as main
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = sorted(path.name for path in (ROOT / "configs" / "sweeps").iterdir())

@@ -48,9 +48,9 @@ def test_evaluation_uses_the_best_checkpoint(train):
 def test_predict_saves_probabilities(train):
     train("fit")
     run = train("predict")
-    predictions = torch.load(run.folder / "predictions.pt", weights_only=True)
-    assert predictions.shape == (360, 10)
-    torch.testing.assert_close(predictions.sum(dim=1), torch.ones(360))
+    saved = torch.load(run.folder / "predictions.pt", weights_only=True)
+    assert saved["prediction"].shape == (360, 10) and len(saved["index"]) == len(saved["target"]) == 360
+    torch.testing.assert_close(saved["prediction"].sum(dim=1), torch.ones(360))
 
 
 def test_a_trial_is_a_repetition_with_its_own_seed_and_folder(train):

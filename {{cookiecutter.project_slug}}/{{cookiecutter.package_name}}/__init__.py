@@ -1,1 +1,1 @@
-"""A PyTorch Lightning research project: edit model.py, networks.py and data.py; the folders are the machine room."""
+"""Your research: the LightningModule, the networks and the data."""

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from .datasets.download import Source, fetch_all
-from .datasets.module import DataModule
+from lightning_hpc.data import DataModule, Source, fetch_all
 
 
 class Digits(DataModule):
@@ -61,27 +60,25 @@ class FashionMNIST(DataModule):
 
     def prepare_data(self) -> None:
         folder = self.data_dir / "fashion-mnist"
-        fetch_all(
-            [
-                Source([mirror + name for mirror in self.mirrors], folder / name, sha256, size=size)
-                for name, (size, sha256) in self.files.items()
-            ]
-        )
+        sources = []
+        for name, (size, sha256) in self.files.items():
+            addresses = [mirror + name for mirror in self.mirrors]
+            sources.append(Source(addresses, folder / name, sha256, size=size))
+        fetch_all(sources)
 
     def load(self) -> dict[str, Dataset]:
-        return {name: TensorDataset(*self.read(prefix)) for name, prefix in (("train", "train"), ("test", "t10k"))}
+        return {"train": TensorDataset(*self.read("train")), "test": TensorDataset(*self.read("t10k"))}
 
     def read(self, prefix: str) -> tuple[Tensor, Tensor]:
         """Images (N, 1, 28, 28) as bytes, and labels (N), from the files, which have headers of 16 and 8 bytes."""
         folder = self.data_dir / "fashion-mnist"
-        images, targets = (
-            bytearray(gzip.decompress((folder / f"{prefix}-{kind}-ubyte.gz").read_bytes()))
-            for kind in ("images-idx3", "labels-idx1")
-        )
-        return (
-            torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, *self.input_shape),
-            torch.frombuffer(targets, dtype=torch.uint8, offset=8).long(),
-        )
+        images = gzip.decompress((folder / f"{prefix}-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((folder / f"{prefix}-labels-idx1-ubyte.gz").read_bytes())
+
+        # bytearray: a tensor must be able to write to its memory
+        pixels = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16)
+        targets = torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8)
+        return pixels.view(-1, *self.input_shape), targets.long()
 
     def transform(self, training: bool) -> Callable:
         return to_float  # sample by sample: all images as floats would need four times the memory

@@ -1,9 +1,11 @@
-"""Your LightningModule: what one step does. Choose another with `--model my_package.model.Name`.
+"""Your LightningModules: what one step does. Choose one with `--model Name`.
 
 python Train.py fit --model.label_smoothing 0.1 --model.network.width 64
 python Train.py fit --model.optimizer SGD --model.optimizer.lr 0.1 --model.optimizer.momentum 0.9
+python Train.py fit --model WatchedClassifier                            CKA as a metric of the validation
 """
 
+import copy
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,7 +14,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from .training.schedules import configure_optimizers
+from lightning_hpc.cka import CKA, GramRecorder
+from lightning_hpc.training import configure_optimizers
 
 
 class Classifier(LightningModule):
@@ -83,4 +86,57 @@ class Classifier(LightningModule):
         return self(batch[0]).softmax(dim=-1)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure_optimizers(self, self.optimizer(self.parameters()), self.lr_scheduler)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer(trained)
+        # Returns what Lightning asks for, here with the default schedule, WarmupCosine, which also learns how long the
+        # run is: {"optimizer": optimizer, "lr_scheduler": {"scheduler": WarmupCosine(optimizer), "interval": "step"}}
+        return configure_optimizers(self, optimizer, self.lr_scheduler)
+
+
+class WatchedClassifier(Classifier):
+    """A Classifier that also measures, while it validates, how far each layer has moved from its initial weights: CKA.
+
+    An example of a metric of your own in `validation_step`: record, update, compute at the epoch's end. It logs
+    val/cka/LAYER, 1 for the same representation as at the start, about 0 for an unrelated one, and their mean, val/cka.
+    Not with `--compile true`, where a network's layers can't be seen; the setting `cka` draws such maps for any model.
+
+    Args:
+        network, classes, optimizer, lr_scheduler, label_smoothing: as for Classifier.
+        layers: names of the parts of the network to look at; default: its children.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: int,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
+        layers: list[str] | None = None,
+    ) -> None:
+        super().__init__(network, classes, optimizer, lr_scheduler, label_smoothing)
+        # A part of the model, so it is in its checkpoints, and a run that is resumed compares with the same weights.
+        self.initial = copy.deepcopy(network).requires_grad_(False)
+        self.layers = layers or [name for name, _ in network.named_children()]
+        self.cka = CKA(len(self.layers), len(self.layers), self.layers, self.layers)
+
+    def on_validation_epoch_start(self) -> None:
+        # New ones in each epoch: from its first batch a recorder learns how exactly it has to multiply.
+        self.now = GramRecorder(self.network, self.layers)
+        self.then = GramRecorder(self.initial, self.layers)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        inputs, _ = batch
+        with self.now, self.then:
+            super().validation_step(batch, batch_idx)  # runs the network
+            self.initial(inputs)
+        self.cka.update(self.now.grams(), self.then.grams())
+
+    def on_validation_epoch_end(self) -> None:
+        # (layers now, layers then): the diagonal has each layer with itself. On several GPUs, compute adds up them all.
+        size = len(self.layers)
+        similarity = self.cka.compute().reshape(size, size).diagonal()
+        self.cka.reset()
+        self.log("val/cka", similarity.mean())
+        for name, value in zip(self.now.names, similarity, strict=True):
+            self.log(f"val/cka/{name}", value)

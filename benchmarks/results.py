@@ -1,0 +1,147 @@
+"""Reading the results of thousands of runs, beside pandas and PyYAML file by file.
+
+    python benchmarks/results.py [--runs 1000 10000] [--file_by_file 1000] [--json FILE]
+
+Made-up runs in 100 experiments: status.json, a config.yaml of 130 lines, overlay.yaml, and a metrics.csv of 60 rows and
+26 columns, of which most are empty, as real ones are. CPU seconds, after the files have been read once.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
+
+from lightning_hpc.results import read, reading  # noqa: E402
+
+ROWS, METRICS, LAYERS = 60, 24, 110
+
+
+def make_runs(folder: Path, count: int) -> None:
+    """Write run folders as Train.py does, with numbers from a seed."""
+    draw = random.Random(0)
+    layers = {f"layer{number}": {"width": 64 + number, "activation": "ReLU"} for number in range(LAYERS // 3)}
+    names = [f"{stage}/metric{number}" for stage in ("train", "val") for number in range(METRICS // 2)]
+
+    for number in range(count):
+        run = folder / f"experiment{number % 100:02d}" / f"{number:05d}-lr-{draw.getrandbits(32):08x}"
+        run.mkdir(parents=True)
+        rate, seed = 10 ** draw.uniform(-5, -1), number % 10
+        overlay = {"name": run.parent.name, "model.optimizer.lr": rate, "trial": seed}
+        optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": rate, "momentum": 0.9}}
+        model = {"class_path": "project.model.Classifier", "init_args": {"optimizer": optimizer, **layers}}
+        config = {"seed_everything": seed, "trainer": {"max_epochs": 20, "precision": None}, "model": model}
+        command = f"python Train.py fit --name {run.parent.name} --model.optimizer.lr {rate} --trial {seed}"
+
+        lines = [",".join(["step", "epoch", *names])]
+        for row in range(ROWS):
+            epoch, is_validation = divmod(row, 3)
+            stage = "val" if is_validation == 2 else "train"
+            cells = [str(draw.random()) if name.startswith(stage) else "" for name in names]
+            lines.append(",".join([str(row * 10), str(epoch), *cells]))
+
+        status = {
+            "state": draw.choice(["done", "done", "done", "running", "failed"]), "reason": None, "exit_code": 0,
+            "attempt": 1, "name": run.parent.name, "identity": f"{draw.getrandbits(64):016x}", "command": command,
+            "host": "node1", "pid": 1, "slurm_job": str(number), "restarts": 0, "attempt_step": 0, "seconds": 100.5,
+            "started": f"2026-11-28T22:{number // 60 % 60:02d}:{number % 60:02d}+00:00", "step": 600, "epoch": 20,
+            "lightning_hpc": "0.1.0", "monitor": "val/metric0", "best": draw.random(),
+            "metrics": {name: draw.random() for name in names[:8]},
+        }  # fmt: skip
+        (run / "config.yaml").write_text(
+            f"# Resolved settings of: {command}\n{yaml.safe_dump(config, sort_keys=False)}"
+        )
+        (run / "overlay.yaml").write_text(yaml.safe_dump(overlay, sort_keys=False))
+        (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+        (run / "status.json").write_text(json.dumps(status, indent=2))
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """CPU seconds of all threads."""
+    before = time.process_time()
+    work()
+    return time.process_time() - before
+
+
+def ours(folder: Path) -> dict[str, float]:
+    """The table, the curves, and the table again."""
+    reading._known.clear()
+    kept = {}
+    times = {"table": cpu(lambda: kept.update(results=read(folder)) or kept["results"].table)}
+    times["curves"] = cpu(lambda: kept["results"].curves)
+    times["table again"] = cpu(lambda: read(folder).table)
+    assert len(kept["results"].curves) == len(kept["results"]) * ROWS * METRICS // 2
+    return times
+
+
+def file_by_file(folder: Path, count: int) -> dict[str, float]:
+    """The usual way, for the first `count` runs."""
+    runs = sorted(file.parent for file in folder.glob("*/*/status.json"))[:count]
+
+    def table() -> None:
+        records = []
+        for run in runs:
+            settings = yaml.load((run / "config.yaml").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            records.append({**json.loads((run / "status.json").read_text()), **settings})
+        pd.json_normalize(records)
+
+    def curves() -> None:
+        tables = {run.name: pd.read_csv(run / "metrics.csv") for run in runs}
+        pd.concat(tables, names=["run"])
+
+    return {"table": cpu(table), "curves": cpu(curves)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--file_by_file", type=int, default=1000, help="so many runs in the usual way")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    arguments = parser.parse_args()
+
+    rows = [measure(count, min(count, arguments.file_by_file)) for count in arguments.runs]
+    for row in rows:
+        print("  ".join(f"{name}: {value:.4g}" for name, value in row.items()))
+
+    if arguments.json:
+        data = {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "date": str(date.today()),
+            "command": f"python benchmarks/results.py --runs {' '.join(map(str, arguments.runs))}",
+            "rows": rows,
+        }
+        arguments.json.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def measure(count: int, usual_count: int) -> dict[str, float]:
+    """CPU seconds for so many runs, and how often they go into those of the usual way."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "runs")
+        make_runs(folder, count)
+        read(folder)  # the files are in memory from here on
+        times = ours(folder)
+        usual = {what: seconds * count / usual_count for what, seconds in file_by_file(folder, usual_count).items()}
+
+    row: dict[str, float] = {"runs": count}
+    for what, seconds in times.items():
+        row[f"{what}, CPU s"] = seconds
+        if what in usual:
+            row[f"{what} file by file, CPU s"] = usual[what]
+            row[f"{what}, ratio"] = usual[what] / seconds
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Files that appear whole, in folders where somebody else may write too."""
+
+import os
+
+import pytest
+
+from lightning_hpc.files import write_atomically
+
+
+@pytest.mark.parametrize("planted", ["link to a file", "link to nothing"])
+def test_a_planted_link_is_not_followed(tmp_path, planted):
+    """The name of the temporary file can be guessed."""
+    precious, target = tmp_path / "precious", tmp_path / "status.json"
+    if planted == "link to a file":
+        precious.write_text("mine")
+    (tmp_path / f".status.json.{os.getpid()}.part").symlink_to(precious)
+    target.symlink_to(precious)
+    write_atomically(target, "new")
+    assert target.read_text() == "new" and not target.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir() if path != precious) == ["status.json"]
+    assert precious.exists() == (planted == "link to a file")
+    if precious.exists():
+        assert precious.read_text() == "mine"

@@ -1,0 +1,1 @@
+"""How an attempt of a run begins and ends."""

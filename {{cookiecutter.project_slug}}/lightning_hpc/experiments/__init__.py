@@ -1,0 +1,1 @@
+"""An experiment: the folder of what was planned, how its runs stand, and what was submitted of it."""

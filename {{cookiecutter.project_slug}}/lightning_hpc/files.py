@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all, results moved aside, and JSON.
+
+Only the standard library is imported with this file: the post-generation hook uses it too, where nothing else may be.
+"""
+
+import contextlib
+import glob
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file that appears under its name complete and on disk, or not at all.
+
+    The part is written beside the target, on the same file system, so that the final rename is atomic.
+
+    Raises:
+        OSError: it can't be written, because the disk is full for example; what was there before is still there.
+    """
+    # Two processes that write the same file must not write the same part.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # "x" makes the file, or fails: where others may write, the name could be a link to a file of the user's.
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            yield file
+            # Without this, a power cut after the rename could leave an empty file under the name.
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+    sync_folder(path.parent)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a kill at any moment, finds the old text or the new one, never a part."""
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what killed processes have left of a file that they were writing.
+
+    Only for a file that nobody else can be writing now, since its folder is locked for example.
+    """
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, as fsync does for a file's content."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems can't; the rename is still atomic
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's content; {} if there is none, or only a part of one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, two spaces a level, as `write_atomically` does; what JSON has no word for becomes text.
+
+    NaN and infinity become null: Python would write words that other programs can't read.
+    """
+    text = json.dumps(finite(content), indent=2, default=str, allow_nan=False)
+    write_atomically(path, text + "\n")
+
+
+def finite(content: Any) -> Any:
+    """The same lists and mappings with None for each number that is NaN or infinite."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def place_aside(path: Path) -> Path:
+    """Where earlier results go when a run or an experiment starts over: .old/NAME-K beside it, K being new.
+
+    The folder .old is made; NAME-K is not.
+    """
+    old = path.parent / ".old"
+    old.mkdir(parents=True, exist_ok=True)
+    number = 1 + sum(1 for _ in old.glob(f"{glob.escape(path.name)}-*"))
+    return old / f"{path.name}-{number}"

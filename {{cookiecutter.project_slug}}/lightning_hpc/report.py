@@ -1,0 +1,130 @@
+"""The commands of Report.py: look into runs that were trained."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .results.command import add_table, print_table
+from .settings.errors import SettingsError
+
+DESCRIPTION = "Look into runs that were trained."
+EXAMPLES = """examples:
+  python Report.py cka RUN                 the layers of a run's best checkpoint, with each other
+  python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
+  python Report.py cross-validation FOLDER the means of the folds in an experiment's folder
+  python Report.py table                   all runs, with what differs between them and their metrics
+"""
+CKA_HELP = """draw how alike layers are, by CKA on the validation data: 1 for the same representation up to rotation
+and scale, about 0 for unrelated ones"""
+CKA_EXAMPLES = """examples:
+  python Report.py cka runs/default/000-0123abcd
+  python Report.py cka runs/default/000-0123abcd/checkpoints/last.ckpt runs/default/001-trial=1-4567cdef
+  python Report.py cka RUN_A RUN_B --layers 'block1.*' 'block2.*' --max_batches 20 --output pictures/a-b.png
+"""
+FOLDS_HELP = """mean and standard deviation of each metric over the folds of a cross-validation, also written to
+cross-validation.json in the folder"""
+
+
+def main(argv: Sequence[str], root: Path) -> int:
+    """Run one command line; returns the exit code.
+
+    Args:
+        argv: the command and its arguments.
+        root: the project's folder.
+
+    Raises:
+        SettingsError, CheckpointError, CKAError: what was asked for can't be done.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.command == "cka":
+        return compare_runs(arguments, root)
+    if arguments.command == "table":
+        return print_table(arguments, root)
+    return cross_validation(arguments.experiment)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    main = argparse.ArgumentParser(
+        prog="python Report.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw
+    )
+    commands = main.add_subparsers(dest="command", required=True)
+
+    cka = commands.add_parser("cka", help=CKA_HELP, description=CKA_HELP, epilog=CKA_EXAMPLES, formatter_class=raw)
+    cka.add_argument("run_a", type=Path, help="a run's folder, of which the best checkpoint is taken, or a checkpoint")
+    cka.add_argument("run_b", type=Path, nargs="?", help="another one; without it, run_a is compared with itself")
+    cka.add_argument("--layers", nargs="+", metavar="NAME", help="names or globs; default: the network's parts")
+    cka.add_argument("--layers_b", nargs="+", metavar="NAME", help="of run_b, where they have other names")
+    cka.add_argument("--max_batches", type=int, metavar="N", help="use the first N batches; default: all")
+    cka.add_argument("--output", type=Path, help="the picture, with its numbers beside it (default: in run_a's cka/)")
+    cka.add_argument("--device", default="cpu", help="where to run the networks, such as cuda (default: cpu)")
+
+    folds = commands.add_parser("cross-validation", help=FOLDS_HELP, description=FOLDS_HELP)
+    folds.add_argument("experiment", type=Path, help="the experiment's folder, such as runs/wide")
+
+    add_table(commands)
+    return main
+
+
+def compare_runs(arguments: argparse.Namespace, root: Path) -> int:
+    """Draw the CKA map of one run or two on the validation data of the first; returns the exit code."""
+    from .cka import compare  # late: torch takes seconds, and the other command needs none
+    from .training.evaluate import load
+
+    run_a = load(arguments.run_a, root)
+    model_b = None
+    if arguments.run_b is not None:
+        model_b = load(arguments.run_b, root).model
+
+    batches = run_a.data.val_dataloader()
+    if isinstance(batches, list | tuple):
+        if not batches:
+            raise SettingsError(f"{arguments.run_a} has no validation data: it was trained with data.mode final")
+        batches = batches[0]
+
+    result = compare(
+        run_a.model.to(arguments.device),
+        model_b,
+        batches,
+        layers=arguments.layers,
+        layers_b=arguments.layers_b,
+        max_batches=arguments.max_batches,
+        labels=(str(arguments.run_a), str(arguments.run_b or arguments.run_a)),
+    )
+    output = arguments.output or map_of(arguments.run_a, arguments.run_b)
+    result.save(output)
+    for name, value in result.summary().items():
+        print(f"{name:<30} {value:.4f}")
+    print(f"picture: {output.with_suffix('.png')}, numbers: {output.with_suffix('.npz')}")
+    return 0
+
+
+def map_of(run_a: Path, run_b: Path | None) -> Path:
+    """Where the map of a run, or of two, goes: into the first one's folder, named after the checkpoints."""
+    folder = run_a if run_a.is_dir() else run_a.parent.parent
+    name = "best" if run_a.is_dir() else run_a.stem
+    if run_b is not None:
+        name += f"-and-{run_b.name if run_b.is_dir() else run_b.stem}"
+
+        # A checkpoint's name alone would not say whose it is.
+        if not run_b.is_dir() and run_b.parent.parent != folder:
+            name += f"-of-{run_b.parent.parent.name}"
+    return folder / "cka" / f"{name}.png"
+
+
+def cross_validation(experiment: Path) -> int:
+    """Write and print the means of all cross-validations in an experiment's folder; 1 if folds are missing."""
+    from .runs.folds import read_cross_validations, write_cross_validations
+
+    validations = read_cross_validations(experiment)
+    write_cross_validations(experiment, validations)
+    for validation in validations:
+        print(validation.line())
+
+    missing = sum(validation.folds - len(validation.runs) for validation in validations)
+    if missing:
+        print(f"error: {missing} folds are not done, and what lacks them is not in the file", file=sys.stderr)
+        return 1
+    return 0

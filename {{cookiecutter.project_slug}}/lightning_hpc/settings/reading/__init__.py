@@ -1,0 +1,1 @@
+"""What Python files say, read without importing them: a plan needs no torch, and no file of the user's runs."""

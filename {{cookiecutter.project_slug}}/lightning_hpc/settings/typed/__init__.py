@@ -1,0 +1,1 @@
+"""Settings with their types: what the parser knows, what it says, and what it is given. It imports torch."""

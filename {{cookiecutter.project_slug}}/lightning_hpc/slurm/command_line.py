@@ -1,0 +1,277 @@
+"""The entrance of SlurmTrain.py and its smaller commands. No torch, except to check the settings of all runs."""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from ..experiments.early_endings import with_early_endings
+from ..experiments.experiment import Experiment
+from ..experiments.standing import counts, standings
+from ..experiments.table import advice, table
+from ..notify import notify
+from ..runs.plan import plan
+from ..runs.prior_runs import place_of
+from ..runs.specification import read_specification
+from ..scheduler import jobs, sbatch
+from ..scheduler.commands import PAUSES, NoAnswer
+from ..settings.errors import SettingsError
+from ..settings.yaml_files import typed_value
+from . import after_run, presets
+from .resources import KEYS, SBATCH_OPTIONS, TAKEN
+from .submission import render_files, retry, submit_evaluation, submit_plan
+
+HELP = """examples:
+  python SlurmTrain.py plan configs/jobs/grid.yaml             what would run
+  python SlurmTrain.py submit configs/jobs/grid.yaml           one array; shows what it costs and asks
+  python SlurmTrain.py submit configs/jobs/grid.yaml --cluster hec --time 4:00:00 --throttle 10 --canary
+  python SlurmTrain.py status runs/grid                        how each run stands
+  python SlurmTrain.py retry runs/grid --time 12:00:00         what is not done, with more time
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    main = argparse.ArgumentParser(
+        prog="python SlurmTrain.py",
+        description="Many runs as one SLURM array.",
+        epilog=HELP,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    add = main.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+
+    def command(name: str, text: str, *arguments: str) -> argparse.ArgumentParser:
+        sub = add(name, help=text, description=text, allow_abbrev=False)
+        for argument in arguments:
+            sub.add_argument(argument, **ARGUMENTS[argument])
+        return sub
+
+    command("plan", "print the runs of a specification; touches nothing", "spec", "--name", "--jsonl")
+    for sub in (
+        command(
+            "submit", "plan, check and submit all runs as one array",
+            "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--check-wandb", "--no-check",
+        ),
+        command("retry", "submit again what is not done, queued or running; it resumes",
+                "folder", "--yes", "--dry-run", "--fresh-code"),
+        command("eval", "submit a test of a run's best checkpoint", "run", "--dry-run"),
+        command("render", "write slurm/*.sbatch for a cluster", "--dry-run"),
+    ):  # fmt: skip
+        add_resources(sub)
+    command("status", "show how each run stands", "folder", "--watch")
+    command("cancel", "cancel what is queued or running; runs in progress save first", "folder", "--dry-run")
+    command("debug", "run one of the runs here, chosen at random: not on a login node", "spec", "--index")
+    sub = command("finish", "(called by batch files) put a stopped run back into the queue", "--max_requeues")
+    sub.add_argument("--resubmit", type=Path, metavar="FILE")
+    sub.add_argument("--agent", type=int, metavar="CODE", help="of a sweep's agent: its exit code")
+    sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    command("notify", "(called by batch files) say how an experiment has ended", "folder")
+    return main
+
+
+ARGUMENTS = {
+    "spec": dict(type=Path, metavar="SPEC", help="a specification: configs/jobs/*.yaml, or a W&B sweep file"),
+    "folder": dict(metavar="FOLDER", help="an experiment's folder, such as runs/grid"),
+    "run": dict(type=Path, metavar="RUN", help="a run's folder"),
+    "--name": dict(metavar="NAME", help="name of the experiment, instead of the specification's"),
+    "--jsonl": dict(action="store_true", help="one JSON object a line: index, identity, folder, overlay"),
+    "--yes": dict(action="store_true", help="don't ask"),
+    "--dry-run": dict(action="store_true", help="show everything, write and submit nothing"),
+    "--canary": dict(action="store_true", help="the first run goes ahead alone until its first validation"),
+    "--overwrite": dict(action="store_true", help="move an experiment of this name aside and start over"),
+    "--check-wandb": dict(action="store_true", help="leave out the runs that W&B has as finished, on any cluster"),
+    "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
+    "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),
+    "--watch": dict(action="store_true", help="again every 10 seconds, until nothing is queued or running"),
+    "--index": dict(type=int, metavar="N", help="this run instead of a random one"),
+    "--max_requeues": dict(type=int, default=0, metavar="N"),
+}
+
+
+class ResourceOption(argparse.Action):
+    """Collects options for resources as they are typed: (name, value)."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        typed = (option_string.removeprefix("--"), "true" if values is None else values)
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), typed])
+
+
+def add_resources(sub: argparse.ArgumentParser) -> None:
+    """Options for everything that a job can ask for; they win over the specification's `resources`."""
+    group = sub.add_argument_group(
+        "cluster and resources (see configs/slurm.yaml)",
+        "Any other option of sbatch is taken under its own name too: --constraint=…, --exclude=…, --reservation=…",
+    )
+    group.add_argument("--cluster", metavar="NAME", help="a preset of configs/clusters")
+    common = dict(dest="resources", action=ResourceOption, default=[], metavar="…")
+    for name, key in KEYS.items():
+        # --help shows our name and sbatch's; the same with the other of hyphen and underscore is understood, too.
+        names = dict.fromkeys([name, *key.sbatch])
+        group.add_argument(*(f"--{each}" for each in names), help=key.help.replace("%", "%%"), **common)
+        hidden = {each.replace("-", "_") for each in names} | {each.replace("_", "-") for each in names}
+        for other in sorted(hidden - set(names)):
+            group.add_argument(f"--{other}", help=argparse.SUPPRESS, **common)
+    for name in sorted({*SBATCH_OPTIONS, *TAKEN}):  # the latter are refused with a reason
+        both = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
+        group.add_argument(*both, nargs="?", help=argparse.SUPPRESS, **common)
+
+
+def main(argv: Sequence[str], root: Path) -> int:
+    """Run one command line; returns the exit code: 0 only on success, 2 for wrong usage or a refusal.
+
+    Args:
+        argv: the command and its arguments.
+        root: the folder of the code: the project's, or a snapshot of it inside a job.
+    """
+    arguments = parser().parse_args(argv)
+    return COMMANDS[arguments.command](arguments, root)
+
+
+def show_plan(arguments: argparse.Namespace, root: Path) -> int:
+    """`plan`: print the runs of a specification."""
+    planned = plan(read_specification(arguments.spec), root, arguments.name)
+    for run in planned.runs:
+        if arguments.jsonl:
+            print(json.dumps(vars(run), default=str))
+        else:
+            print(f"{run.index:>5}  {run.identity[:8]}  {run.folder}")
+    if not arguments.jsonl:
+        print("\n".join([planned.summary(), *planned.notes]))
+    return 0
+
+
+def show_status(arguments: argparse.Namespace, root: Path) -> int:
+    """`status`: print how each run stands, again and again with --watch."""
+    experiment = Experiment(arguments.folder)
+    while True:
+        elements, silence = None, None
+        try:
+            elements = experiment.queue()
+        except NoAnswer as error:
+            silence = str(error)
+        stand = with_early_endings(experiment, standings(experiment, elements), silence is None)
+        lines = [table(stand), counts(stand), *advice(experiment, stand, silence)]
+        if arguments.watch and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        print("\n".join(lines), flush=True)
+
+        # Without an answer nobody knows whether something is left to watch.
+        active = any(run.state in ("running", "pending") for run in stand)
+        if not arguments.watch or not (active or silence):
+            return 0
+        time.sleep(10)
+
+
+def cancel(arguments: argparse.Namespace, root: Path) -> int:
+    """`cancel`: cancel what is queued or running."""
+    experiment = Experiment(arguments.folder)
+    elements = experiment.own(experiment.queue(PAUSES))
+    mine = [element for element in elements if element.uid == os.getuid()]
+    states = ", ".join(f"{element.name} {element.state.lower()}" for element in mine[:10])
+    print(f"{len(mine)} to cancel{f': {states}' if mine else ''}{' …' if len(mine) > 10 else ''}")
+    others = sorted({element.user for element in elements if element not in mine})
+    if others:
+        print(f"{len(elements) - len(mine)} more are those of {', '.join(others)}, who can cancel them")
+    if mine and not arguments.dry_run:
+        for cluster in {element.cluster for element in mine}:
+            jobs.cancel(sorted({element.job for element in mine if element.cluster == cluster}), cluster)
+    return 0
+
+
+def debug(arguments: argparse.Namespace, root: Path) -> int:
+    """`debug`: run one of the runs here."""
+    # Inside a job this is a compute node, whatever it is called.
+    host = gethostname()
+    for preset in (presets.load(name, root) for name in presets.names(root)):
+        if "SLURM_JOB_ID" not in os.environ and any(fnmatch(host, pattern) for pattern in preset.login_hosts):
+            raise SettingsError(
+                f"{host} is a login node of {preset.name}, which many people share: debug inside a job, "
+                "for example after `srun --pty bash`"
+            )
+
+    spec = read_specification(arguments.spec)
+    planned = plan(spec, root, f"{spec.get('name') or 'sweep'}-debug")
+    if arguments.index is None:
+        run = random.choice(planned.runs)
+    elif 0 <= arguments.index < len(planned.runs):
+        run = planned.runs[arguments.index]
+    else:
+        raise SettingsError(f"--index {arguments.index}: the plan has runs 0 to {len(planned.runs) - 1}")
+    print(run, flush=True)
+
+    # By Train.py's own command line, so that this is what one would type.
+    typed = [f"--config={config}" for config in spec.get("configs") or []]
+    for key, value in {"name": planned.name, **run.overlay}.items():
+        typed.append(f"--{key}={typed_value(value)}")
+    return subprocess.run([sys.executable, str(root / "Train.py"), "fit", *typed]).returncode
+
+
+def announce_end(arguments: argparse.Namespace, root: Path) -> int:
+    """`notify`: print how an experiment has ended, and send that to wherever NOTIFY_… says."""
+    experiment = Experiment(arguments.folder)
+    elements, silence = None, None
+    try:
+        elements = experiment.queue(PAUSES)
+    except NoAnswer as error:
+        silence = str(error)
+
+    # A run that was put back under a new job id, or submitted again, has not ended.
+    if left := still_active(experiment, elements or []):
+        job = sbatch.submit_job([f"--dependency=afterany:{':'.join(left)}", str(experiment.notify)])
+        print(f"not all has ended: job {job} says so after {', '.join(left)}")
+        return 0
+
+    # The table is for the job's log, which nobody may ever read; the message is short.
+    stand = with_early_endings(experiment, standings(experiment, elements), silence is None)
+    print(table(stand))
+    reasons = [f"run {run.index} {run.state}: {run.reason}" for run in stand if run.state != "done"]
+    more = ["…"] if len(reasons) > 5 else []
+    unknown = [silence] if silence else []
+    text = "\n".join([counts(stand), *reasons[:5], *more, *unknown])
+    print(text)
+    for line in notify(f"{experiment.folder.name} has ended", text, **place_of(experiment.settings)):
+        print(line)
+    return 0
+
+
+def still_active(experiment: Experiment, elements: Sequence[jobs.Element]) -> list[str]:
+    """The jobs of an experiment that have something left to do; [] if another message waits for them already."""
+    own = experiment.own(elements)
+    messages = [element for element in own if element.is_of(experiment.notify) and element.state == "PENDING"]
+    if messages:
+        return []
+    over = ("COMPLETING", "COMPLETED")
+    runs = [element for element in own if not element.is_of(experiment.notify) and element.state not in over]
+    return sorted({element.job for element in runs if element.reason != "DependencyNeverSatisfied"}, key=int)
+
+
+def end_of_job(arguments: argparse.Namespace, root: Path) -> int:
+    """`finish`: put what was stopped back into the queue."""
+    rest = [argument for argument in arguments.arguments if argument != "--"]
+    if arguments.agent is not None:
+        return after_run.finish_agent(arguments.agent, rest, arguments.max_requeues, arguments.resubmit)
+    return after_run.finish(rest, root, arguments.max_requeues, arguments.resubmit)
+
+
+COMMANDS = dict(
+    plan=show_plan,
+    submit=submit_plan,
+    status=show_status,
+    retry=retry,
+    cancel=cancel,
+    debug=debug,
+    eval=submit_evaluation,
+    render=render_files,
+    finish=end_of_job,
+    notify=announce_end,
+)

@@ -1,0 +1,285 @@
+"""From a specification to jobs: batch files, and one sbatch call for all runs; and the same again for what is left."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..code.compare import notes_on_done
+from ..code.snapshot import notes_on_code
+from ..experiments.experiment import WAIT, Experiment, clusters_asked, only_submission
+from ..experiments.standing import counts, standings
+from ..experiments.writing import write
+from ..files import write_atomically
+from ..runs.folder import RunFolder
+from ..runs.plan import Plan, plan
+from ..runs.prior_runs import finished_in_wandb, place_of
+from ..runs.specification import read_specification
+from ..scheduler import sbatch
+from ..scheduler.commands import PAUSES
+from ..settings.errors import SettingsError
+from . import presets
+from .batch import BY_HAND, render
+from .calls import calls_for, notified, send, show_calls
+from .placement import cost, resolve, trainer_settings
+from .presets import Preset
+from .resources import Resources, from_command_line, read_resources
+
+AGENTS = "sweeps"  # where the batch files of agents go
+
+
+def asked_for(arguments: argparse.Namespace, root: Path, earlier: dict[str, Any]) -> tuple[Preset, dict[str, Any]]:
+    """The cluster and the resources: the project's own, over them `earlier`, over them the command line's.
+
+    Args:
+        arguments: the command line, with `cluster` and `resources`.
+        root: the project's folder.
+        earlier: a specification's `resources`, or what an experiment was submitted with.
+    """
+    # Each layer is read by itself: it may use other names for the same keys, and a mistake is reported with its place.
+    given = {name: from_command_line(name, text) for name, text in arguments.resources}
+    layers = {
+        **read_resources(presets.project_resources(root), presets.PROJECT_RESOURCES),
+        **read_resources(earlier),
+        **read_resources(given, "command line"),
+    }
+    preset = presets.choose(arguments.cluster or layers.get("cluster"), root)
+    return preset, {**layers, "cluster": preset.name}
+
+
+def agreed(question: str, arguments: argparse.Namespace) -> bool:
+    """True if --yes was given, or the user says so."""
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise SettingsError("nobody is here to answer: say --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
+    """`submit`: plan, check, show what it costs, ask, write, send."""
+    spec = read_specification(arguments.spec)
+    preset, asked = asked_for(arguments, root, spec.get("resources") or {})
+    resources = resolve(preset, asked, array=2)  # refused before the plan, which takes longer
+    planned = plan(spec, root, arguments.name, lambda settings: trainer_settings(resources, settings, asked))
+    print("\n".join([planned.summary(), *planned.notes, *notes_on_code(root, planned.folder.parent)]))
+    if not arguments.no_check:
+        check_plan(planned)
+
+    # What is done has the same identity, whatever else has changed in the specification since.
+    done = set() if arguments.overwrite else already_done(planned, arguments.check_wandb, root)
+    todo = [run.index for run in planned.runs if run.index not in done]
+    if done:
+        print(f"{len(done)} of them are done already and are left out")
+    if not todo:
+        return 0
+
+    where = f", {resources.partition}" if resources.partition else ""
+    print(f"{preset.name}{where}: {cost(len(todo), resources)}")
+    if arguments.dry_run:
+        experiment = Experiment(planned.folder, planned=False)
+        places = dict(project=root, code=experiment.folder / "code", experiment=experiment.folder)
+        print(render(preset, resources, "array", planned.name, **places))
+        show_calls(calls_for(experiment, todo, preset, resources, arguments.canary), preset)
+        return 0
+    if not agreed("Submit?", arguments):
+        return 1
+
+    # From here on something is written. If SLURM then refuses, `retry` continues.
+    text = arguments.spec.read_text(encoding="utf-8")
+    planned.folder.parent.mkdir(parents=True, exist_ok=True)
+    with only_submission(planned.folder.resolve()):
+        experiment = write(planned, root, asked, text, arguments.overwrite)
+        write_batch_files(experiment, preset, resources, root, arguments.canary)
+        return send(experiment, calls_for(experiment, todo, preset, resources, arguments.canary), preset)
+
+
+def retry(arguments: argparse.Namespace, root: Path) -> int:
+    """`retry`: submit again what is not done, queued or running."""
+    experiment = Experiment(arguments.folder)
+    preset, asked = asked_for(arguments, root, experiment.resources)
+    resources = resolve(preset, asked, array=len(experiment.rows))
+    if other := trainer_settings(resources, experiment.settings, {}):
+        raise SettingsError(f"the runs were planned with other devices than these resources give ({other})")
+
+    experiment.check_writable([])
+
+    def submit_the_rest() -> int:
+        return submit_again(experiment, preset, resources, asked, arguments, root)
+
+    # From the look at the queue until the jobs are in it, nobody else may submit them.
+    if arguments.dry_run:
+        return submit_the_rest()
+    with only_submission(experiment.folder, WAIT):
+        return submit_the_rest()
+
+
+def submit_again(
+    experiment: Experiment,
+    preset: Preset,
+    resources: Resources,
+    asked: dict[str, Any],
+    arguments: argparse.Namespace,
+    root: Path,
+) -> int:
+    """Submit again what is not done, queued or running.
+
+    Args:
+        experiment: the planned experiment.
+        preset, resources: the cluster, and what each run gets.
+        asked: the same as it was asked for, to be remembered.
+        arguments: the command line.
+        root: the project's folder.
+    """
+    # A run that is in the queue must not be submitted twice, so SLURM has to answer here.
+    elements = experiment.queue(PAUSES)
+    stand = standings(experiment, elements)
+    print(counts(stand))
+    todo = [run.index for run in stand if run.state not in ("done", "running", "pending")]
+    if not todo:
+        print("nothing to submit again")
+        return 0
+    experiment.check_writable(todo)
+
+    print(f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}")
+    calls = calls_for(experiment, todo, preset, resources, beside=experiment.own(elements))
+    if arguments.dry_run:
+        show_calls(calls, preset)
+        return 0
+    if not agreed("Submit?", arguments):
+        return 1
+
+    if arguments.fresh_code:
+        experiment.take_code(root)
+    experiment.write_resources(asked)
+    write_batch_files(experiment, preset, resources, root, canary=False)
+    return send(experiment, calls, preset)
+
+
+def check_plan(planned: Plan) -> None:
+    """Check every run with Train.py's own parser; the first wrong one stops everything."""
+    from ..settings.parser import check_all  # imports torch
+
+    total, terminal = len(planned.runs), sys.stderr.isatty()
+
+    def progress(done: int) -> None:
+        if terminal and (done % 20 == 0 or done == total):
+            print(f"\rchecked {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    check_all(((str(run), planned.run_of(run)) for run in planned.runs), progress)
+
+
+def already_done(planned: Plan, check_wandb: bool, root: Path) -> set[int]:
+    """Indices of the runs that are done here, by identity; and of those that W&B has as finished, if that is asked."""
+    statuses = [RunFolder(file.parent).status() for file in planned.folder.glob("*/status.json")]
+    ended = [status for status in statuses if status.get("state") == "done"]
+    settings = planned.run_of(planned.runs[0]).settings.flat
+    for line in notes_on_done(ended, root, planned.folder.parent, settings):
+        print(line)
+
+    done = {status["identity"] for status in ended}
+    if check_wandb:
+        place = place_of(settings)
+        if not place:
+            raise SettingsError(
+                "--check-wandb: these runs have no W&B logger in trainer.logger, so there is no project"
+            )
+        done |= finished_in_wandb([run.identity for run in planned.runs], **place)
+    return {run.index for run in planned.runs if run.identity in done}
+
+
+def write_batch_files(
+    experiment: Experiment, preset: Preset, resources: Resources, project: Path, canary: bool
+) -> None:
+    """Write job.sbatch and, where they are needed, canary.sbatch and notify.sbatch.
+
+    Args:
+        experiment: the planned experiment.
+        preset: the cluster.
+        resources: what each run gets.
+        project: the working folder of the jobs.
+        canary: True if the first run goes ahead alone.
+    """
+    files = {"array": experiment.batch}
+    if canary:
+        files["canary"] = experiment.canary
+    if notified(resources):
+        files["notify"] = experiment.notify
+    for kind, file in files.items():
+        text = render(preset, resources, kind, experiment.folder.name, project, experiment.code, experiment.folder)
+        write_atomically(file, text)
+
+
+def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
+    """`eval`: submit a test of a run's best checkpoint."""
+    run = arguments.run.resolve()
+    if not (run / "status.json").is_file():
+        raise SettingsError(f"{arguments.run} is no run's folder: it has no status.json")
+    code, earlier = root, {}
+    try:
+        experiment = Experiment(run.parent)
+        code, earlier = experiment.code, experiment.resources
+    except SettingsError:
+        pass  # a run that was started by hand
+
+    preset, asked = asked_for(arguments, root, earlier)
+    resources = resolve(preset, asked)
+    text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
+    file = run / "logs" / "test.sbatch"
+    call = [str(file), "test", "--run", str(run)]
+    if arguments.dry_run:
+        print(text)
+        show_calls([call], preset)
+        return 0
+
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, text)
+    job = sbatch.submit_job(call, preset.submit, clusters_asked(asked))
+    print(f"submitted: {job}; the result will be in {run / 'test.json'}")
+    return 0
+
+
+def render_files(arguments: argparse.Namespace, root: Path) -> int:
+    """`render`: write slurm/*.sbatch."""
+    preset, asked = asked_for(arguments, root, {})
+    resources = resolve(preset, asked, partial=True)
+    for kind, name in BY_HAND.items():
+        file = root / name
+        text = render(preset, resources, kind, name=root.name)
+        if arguments.dry_run:
+            print(f"==> {file} <==\n{text}")
+        else:
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, text)
+            print(f"written: {file}")
+    return 0
+
+
+def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> str:
+    """Submit agents to SLURM.
+
+    Args:
+        sweep_id: the sweep, as SweepAgent.py takes it.
+        count: how many agents; `throttle` in configs/slurm.yaml says how many at a time.
+        cluster: name of a preset; None: that of configs/slurm.yaml.
+        root: the project's folder.
+        folder: where in it the batch file goes; not slurm/, whose sweep_agent.sbatch is yours to edit.
+
+    Returns:
+        the job id.
+
+    Raises:
+        SettingsError: the cluster can't serve them, or SLURM refuses.
+    """
+    preset = presets.choose(cluster, root)
+    asked = presets.project_resources(root)
+    resources = resolve(preset, asked, array=count)
+    file = root / folder / f"{Path(sweep_id).name}.sbatch"
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, render(preset, resources, "agent", root.name, file=file))
+
+    # --chdir: the agents' batch file looks for the project where sbatch was typed.
+    limited = resources.throttle is not None and resources.throttle < count
+    throttle = f"%{resources.throttle}" if limited else ""
+    arguments = [f"--array=1-{count}{throttle}", f"--chdir={root}", str(file), sweep_id]
+    return str(sbatch.submit_job(arguments, preset.submit, clusters_asked(asked)))

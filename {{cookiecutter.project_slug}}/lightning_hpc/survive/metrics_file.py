@@ -1,0 +1,184 @@
+"""metrics.csv: one row per call of the trainer's loggers, one column per metric; continuous over restarts.
+
+    trainer = Trainer(logger=[MetricsFile(folder), ...], callbacks=[ExactResume(seed), Checkpoints(), ...])
+
+A row is in the file as soon as it is logged, and on disk at each checkpoint. A checkpoint knows how many rows there
+were. On resume the rows after it are dropped, since they are about to be logged again: none is lost and none is there
+twice. A checkpoint that is not one of the run's own can't know the rows. Then they are cut by its step, and what is cut
+is kept in .old/. Numbers are written so that reading gives the same float. (Lightning's CSVLogger deletes the file on a
+restart.)
+"""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from ..files import atomic_write, place_aside
+
+
+class MetricsFile(Logger):
+    """Writes metrics.csv, on rank 0. A metric logged for the first time adds a column, for which the file is rewritten.
+
+    Args:
+        save_dir: folder of the file.
+        file_name: name of the file.
+    """
+
+    name = None
+    version = None
+
+    def __init__(self, save_dir: str | Path, file_name: str = "metrics.csv") -> None:
+        super().__init__()
+        self.path = Path(save_dir) / file_name
+        self.rows = 0  # logged so far
+        self.repeats = False  # what is logged now is in the file already
+        self._columns = ["step", "epoch"]
+        self._waiting: list[dict[str, Any]] = []  # logged, but not in the file: only when the disk is full
+        self._file: Any = None  # unbuffered, so that a row is in the file when `write` returns
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: a run's settings are in its config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add a row; on a full disk it waits in memory, and is tried again with the next."""
+        if self.repeats:
+            return
+        self._open()
+        self._waiting.append({"step": step, **metrics})
+        self.rows += 1
+
+        try:
+            self._write_waiting()
+        except OSError as error:
+            if len(self._waiting) == 1:  # only the first one warns
+                rank_zero_warn(f"could not write to {self.path}: {error.strerror}; its rows wait in memory")
+
+    @rank_zero_only
+    def sync(self) -> None:
+        """Wait until all rows are on disk; OSError if it is full."""
+        self._open()
+        self._write_waiting()
+        os.fsync(self._file.fileno())
+
+    @rank_zero_only
+    def rewind(self, rows: int) -> None:
+        """Drop all rows but the first `rows`."""
+        self._open()
+        if self.rows > rows:
+            self._rewrite(self._read()[:rows], self._columns)
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Move all rows from a step on into a file of its own, .old/metrics.csv-K; a row without step follows another.
+
+        Args:
+            step: the first step that is about to be logged, counted from 0.
+        """
+        self._open()
+        kept, later = rows_before(step, self._read())
+        if not later:
+            return
+
+        aside = place_aside(self.path)
+        with atomic_write(aside) as file:
+            file.write(with_header(later, self._columns))
+        self._rewrite(kept, self._columns)
+        rank_zero_warn(f"{len(later)} rows of {self.path} from step {step} on are now in {aside}")
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._file is None:
+            return
+        try:
+            self.sync()
+        except OSError as error:
+            rank_zero_warn(f"{self.path} lacks its last {len(self._waiting)} rows: {error.strerror}")
+        self._file.close()
+        self._file = None
+
+    def _open(self) -> None:
+        """Continue the file if there is one; a last line that a kill has cut off is dropped."""
+        if self._file is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        rows = self._read()
+        columns = list(rows[0]) if rows else self._columns
+        self._rewrite(rows, columns)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """All whole rows of the file."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        whole_lines = text[: text.rfind("\n") + 1]
+        return list(csv.DictReader(io.StringIO(whole_lines, newline="")))
+
+    def _write_waiting(self) -> None:
+        """Bring the rows that wait into the file."""
+        names = [name for row in self._waiting for name in row if name not in self._columns]
+        new_columns = list(dict.fromkeys(names))  # each once, in the order in which they were logged
+
+        if new_columns:
+            self._rewrite(self._read() + self._waiting, [*self._columns, *new_columns])
+        elif self._waiting:
+            self._append(lines(self._waiting, self._columns))
+        self._waiting = []
+
+    def _append(self, text: bytes) -> None:
+        """Write lines at the end of the file: all of them, or none and OSError."""
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while text:  # an unbuffered file may take a part only
+                written = self._file.write(text)
+                text = text[written:]
+        except OSError:
+            self._file.truncate(end)  # no half line
+            raise
+
+    def _rewrite(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
+        """Replace the file, at once, by one with these rows and columns, and open it to add to."""
+        with atomic_write(self.path) as file:
+            file.write(with_header(rows, columns))
+
+        if self._file is not None:
+            self._file.close()
+        self._file = self.path.open("ab", buffering=0)
+        self.rows, self._columns = len(rows), columns
+
+
+Row = dict[str, Any]
+
+
+def rows_before(step: int, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of earlier steps, and the others."""
+    earlier: list[Row] = []
+    later: list[Row] = []
+    place = earlier
+    for row in rows:
+        if row.get("step"):  # else it belongs to the row before
+            place = earlier if float(row["step"]) < step else later
+        place.append(row)
+    return earlier, later
+
+
+def with_header(rows: list[Row], columns: list[str]) -> bytes:
+    """A whole file."""
+    header = dict(zip(columns, columns, strict=True))
+    return lines([header, *rows], columns)
+
+
+def lines(rows: list[dict[str, Any]], columns: list[str]) -> bytes:
+    """Rows as lines of CSV; a float is written with all digits it needs."""
+    text = io.StringIO()
+    csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

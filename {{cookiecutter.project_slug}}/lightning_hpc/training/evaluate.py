@@ -1,0 +1,164 @@
+"""`validate`, `test` and `predict` with a checkpoint of a run, and a run's model and data for looking into them."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from .. import signals
+from ..code.compare import warn_of_other_code
+from ..files import read_json, write_json
+from ..logs import say
+from ..runs.folder import EXIT_CODES, now
+from ..runs.run import Run, read_command_line
+from ..settings.errors import SettingsError
+from ..settings.parser import CLI
+from ..settings.yaml_files import read_yaml
+from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
+from ..survive.checkpoint_io import does_not_fit, warm_start
+from .trackers import finish_trackers
+from .trainer import data_setting, make, result_path
+
+PROJECT = Path(__file__).resolve().parents[2]  # the folder that this package is in
+
+
+def evaluate(cli: CLI, run: Run, root: Path) -> int:
+    """Validate, test or predict with a checkpoint of a run, the best one unless --ckpt_path says otherwise.
+
+    Args:
+        cli: the settings.
+        run: the run.
+        root: the folder of today's code.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        SettingsError, CheckpointError: there is no such run, checkpoint or data.
+    """
+    checkpoint = choose_checkpoint(cli, run)
+    make(cli, run)
+    status = run.folder.status()
+    if status.get("state") == "unknown":
+        say(f"warning: {status['reason']}")
+    code = (run.folder.status(), root, run.folder.path.parent.parent, run.settings.flat)
+    for line in warn_of_other_code(*code):
+        say(line)
+    say(f"checkpoint: {checkpoint.path} (step {checkpoint.step}, epoch {checkpoint.epoch})")
+
+    # A callback keeps the predictions.
+    method = getattr(cli.trainer, run.command)
+    if run.command == "predict":
+        method = partial(method, return_predictions=False)
+    try:
+        results = method(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint.path, weights_only=True)
+    except signals.Stopped as stopped:
+        return EXIT_CODES[stopped.reason]
+    except (RuntimeError, ValueError) as error:
+        misfit = does_not_fit(error)
+        if misfit is None:
+            raise
+        raise CheckpointError(f"{misfit}. Use it with the code and the settings that it was trained with") from error
+
+    if run.command == "predict" and cli.trainer.predict_loop.skip:
+        raise SettingsError("there is no sample to predict: the data set, or trainer.limit_predict_batches, is empty")
+
+    finish_trackers(cli.trainer.loggers, 0)
+    if cli.trainer.is_global_zero and run.command != "predict":
+        save_metrics(results, checkpoint, result_path(cli.config, run, f"{run.command}.json"))
+    return 0
+
+
+def choose_checkpoint(cli: CLI, run: Run) -> Found:
+    """The checkpoint to evaluate.
+
+    Raises:
+        SettingsError, CheckpointError: there is no such run or checkpoint, or the run has no data to validate on.
+    """
+    folder = run.folder.path
+    if not folder.is_dir():
+        runs = sorted(folder.parent.parent.glob("*/*/status.json"), key=lambda file: file.stat().st_mtime)
+        newest = f"; the newest run: --run {runs[-1].parent}" if runs else ""
+        raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
+
+    # In mode `final` there was no validation, and without a monitor none counts; so no checkpoint is known as the best.
+    final = data_setting(cli.config, "mode") == "final"
+    if final and run.command == "validate":
+        raise SettingsError("with data.mode final there is no validation data: all of it was trained on; use `test`")
+    default = "last" if final or cli.config.checkpoints.monitor is None else "best"
+    return find_checkpoint(folder / "checkpoints", cli.config.ckpt_path or default)
+
+
+def save_metrics(results: list[dict[str, float]], checkpoint: Found, path: Path) -> None:
+    """Write the metrics of all data loaders, and which checkpoint they belong to."""
+    record = dict(
+        checkpoint=str(checkpoint.path.relative_to(path.parent)),
+        step=checkpoint.step,
+        epoch=checkpoint.epoch,
+        time=now(),
+    )
+    for metrics in results:
+        record |= metrics
+    write_json(path, record)
+    say(f"results: {path}")
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run, for looking into it.
+
+    Attributes:
+        model: the LightningModule with the checkpoint's weights, on the CPU, in evaluation mode.
+        data: the DataModule, ready for validation.
+        settings: all settings of the run, as in its config.yaml.
+        metrics: the newest value of each, once the run is done, and those that `test` has written.
+        checkpoint: the file that the weights are from, with the step and epoch at which it was written.
+    """
+
+    model: LightningModule
+    data: LightningDataModule
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    checkpoint: Found
+
+
+def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
+    """A finished or running run, for looking into it in a notebook or a program of one's own.
+
+    Example:
+        >>> from lightning_hpc import load
+        >>> run = load("runs/wide/001-width=64-0123abcd")  # doctest: +SKIP
+        >>> run.model(images).argmax(dim=1)  # doctest: +SKIP
+
+    Args:
+        path: a run's folder, of which the best checkpoint is taken, or one of its checkpoints. It counts from the
+            working folder, or else from the project's.
+        root: the project's folder.
+
+    Raises:
+        SettingsError, CheckpointError: path is no run or has no such checkpoint.
+    """
+    path = Path(path)
+    if not path.exists() and (root / path).exists():
+        path = root / path
+    folder = path.parent.parent if path.is_file() else path
+    checkpoint = str(path) if path.is_file() else "best"
+
+    # One process looks into it, on whatever it was trained.
+    run = read_command_line("validate", ["--run", str(folder), "--trainer.strategy=auto"], root)
+    cli = CLI(run.command, run.settings)
+    cli.config.trainer.logger = False  # looking into a run is not logged
+    cli.make_model()
+    found = find_checkpoint(folder / "checkpoints", checkpoint)
+    warm_start(cli.model, found.path)
+
+    data = cli.datamodule
+    data.prepare_data()
+    data.setup("validate")
+
+    metrics = dict(run.folder.status().get("metrics") or {})
+    tested = read_json(folder / "test.json")
+    metrics |= {name: value for name, value in tested.items() if isinstance(value, float)}
+    return LoadedRun(cli.model.eval(), data, read_yaml(folder / "config.yaml"), metrics, found)

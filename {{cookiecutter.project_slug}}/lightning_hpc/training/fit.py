@@ -1,0 +1,230 @@
+"""`fit`: one run from its folder to its summary, around the Trainer."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from .. import signals
+from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
+from ..code.compare import check_code, done_line, note_code
+from ..files import write_atomically
+from ..logs import log_file, say, show
+from ..runs.folder import EXIT_CODES, RunFolder, is_own
+from ..runs.run import Run
+from ..settings.errors import SettingsError
+from ..settings.flat import Flat
+from ..settings.parser import CLI
+from ..settings.yaml_files import dump
+from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
+from ..survive.checkpoint_io import unusable, warm_start
+from .callbacks import is_of_one_layer, main_metrics
+from .trackers import WandB, finish_trackers, in_sweep, report_again
+from .trainer import check_trains, make, set_length
+
+logger = logging.getLogger(__name__)
+
+# It would otherwise count as done, with the weights that it began with.
+NO_BATCH = (
+    "nothing was trained: the training data give no batch. Are there fewer samples than data.batch_size, with "
+    "drop_last? Is trainer.limit_train_batches less than one batch?"
+)
+
+
+def fit(cli: CLI, run: Run, root: Path) -> int:
+    """Train, or continue training; returns the exit code.
+
+    Args:
+        cli: the settings.
+        run: the run.
+        root: the folder of the code.
+
+    Raises:
+        SettingsError, CheckpointError: a setting is wrong; nothing has been written.
+    """
+    folder = run.folder
+    resume = folder.resume_now(cli.config.resume)
+    leader = rank_zero_only.rank == 0
+
+    # Done: there is nothing to train, unless --resume asks to start over, or from some checkpoint.
+    if folder.status().get("state") == "done" and resume in ("auto", "must"):
+        return already_done(cli, run, root)
+
+    # Stuck: put back into the queue again and again without getting on, it would only burn hours.
+    stuck = folder.stuck()
+    if stuck:
+        print(f"error: {stuck}", file=sys.stderr)
+        if leader:
+            start_attempt(run, resume)
+            folder.end("failed", stuck)
+        return EXIT_CODES["failed"]
+
+    # New, or continued: make everything before anything is written, as a wrong setting must leave nothing behind.
+    checkpoint = find_checkpoint(folder.path / "checkpoints", resume, check=unusable)
+    if checkpoint is None and resume != "never":
+        check_nothing_lost(folder)
+    if checkpoint is None and cli.config.extend:
+        checkpoint = last_checkpoint(Path(cli.config.extend))
+    code_lines = []
+    if checkpoint is not None and is_own(checkpoint.path, folder.path):
+        code_lines = check_code(*code_of(run, root), changed_is_fine=cli.config.code == "changed")
+    attempt = 1 if resume == "never" else folder.status().get("attempt", 0) + 1
+    try:
+        make(cli, run)
+        set_length(cli.config, cli.trainer, cli.datamodule)
+        check_trains(cli.trainer)
+        lines = [*damaged_status(folder), *how_it_starts(cli, checkpoint, attempt), *code_lines]
+    except (SettingsError, CheckpointError):
+        raise
+    except Exception as error:  # in the user's model or data
+        return failed(run, error)
+
+    # From here on it counts as an attempt.
+    if leader:
+        if resume == "never":
+            folder.move_aside()
+        start_attempt(run, resume)
+        write_settings(cli, run, root)
+    with log_file(folder.path, rank_zero_only.rank):
+        for line in (*run.overrides, f"run folder: {folder.path}", *lines):
+            say(line)
+        code = train(cli, run, checkpoint)
+        with contextlib.suppress(signals.Stopped):  # the run has ended; only W&B goes without the rest
+            finish_trackers(cli.trainer.loggers, code)
+    return code
+
+
+def already_done(cli: CLI, run: Run, root: Path) -> int:
+    """Say that a run is done already, and where its results are; returns the exit code."""
+    print(done_line(*code_of(run, root)))
+    print(summary(run))
+    if in_sweep() and rank_zero_only.rank == 0:
+        make(cli, run)  # for its trackers: the sweep has to hear the result
+        report_again(cli.trainer.loggers, cli.resolved, run.folder)
+    return 0
+
+
+def last_checkpoint(extended: Path) -> Found:
+    """The checkpoint at the end of the run that this one extends.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = find_checkpoint(extended / "checkpoints", check=unusable)
+    if found is None:
+        raise CheckpointError(f"--extend {extended}: that run has no checkpoint")
+    return found
+
+
+def damaged_status(folder: RunFolder) -> list[str]:
+    """A line if status.json had to be made anew from what the checkpoints tell."""
+    before = folder.status()
+    if before.get("state") != "unknown":
+        return []
+    return [f"warning: {before['reason']}; it is written anew, without the attempts and times of before"]
+
+
+def code_of(run: Run, root: Path) -> tuple[dict[str, Any], Path, Path, Flat]:
+    """What the room `code` asks about a run: its status, the folders of its code and of all runs, its settings."""
+    return run.folder.status(), root, run.folder.path.parent.parent, run.settings.flat
+
+
+def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> list[str]:
+    """Load the weights that a new run asks for; returns lines that say what the run starts from."""
+    config = cli.config
+    if checkpoint is not None:
+        lines = [f"warning: {line}; an earlier one is used" for line in checkpoint.damaged]
+        place = f"step {checkpoint.step}, epoch {checkpoint.epoch}"
+        lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({place})")
+        if config.extend:
+            lines.append(f"extends {config.extend}")
+        return lines
+    if config.init_from:  # not with a checkpoint: a continued run has weights of its own
+        return [warm_start(cli.model, config.init_from, strict=config.init_strict)]
+    return []
+
+
+def train(cli: CLI, run: Run, checkpoint: Found | None) -> int:
+    """Run the Trainer and write down how it has ended; returns the exit code."""
+    trainer, folder = cli.trainer, run.folder
+    leader = rank_zero_only.rank == 0
+    path = None if checkpoint is None else checkpoint.path
+    try:
+        with watched_ranks(run):
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    except signals.Stopped as stopped:
+        return ended_early(run, stopped.reason)
+    except Exception as error:
+        return failed(run, error)
+
+    problem = nothing_trained(cli, run, checkpoint)
+    if problem is not None:
+        say(f"error: {problem}")
+        return write_end(run, "failed", problem)
+    if leader:
+        folder.end("done", step=trainer.global_step, epoch=trainer.current_epoch, metrics=last_metrics(trainer))
+        show(summary(run, trainer.loggers))
+    return EXIT_CODES["done"]
+
+
+def nothing_trained(cli: CLI, run: Run, checkpoint: Found | None) -> str | None:
+    """Why the Trainer had nothing to do; None if it has trained, or all of the run was done before."""
+    if cli.trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0:
+        return NO_BATCH
+    if checkpoint is None or is_own(checkpoint.path, run.folder.path) or cli.trainer.global_step != checkpoint.step:
+        return None
+    return f"nothing was trained: {checkpoint.path} is at the end already; give a longer --trainer.max_epochs"
+
+
+def last_metrics(trainer: Trainer) -> dict[str, float]:
+    """The newest value of each metric; those of single layers, such as cka/init/head, are left to metrics.csv."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if not is_of_one_layer(name)}
+
+
+def write_settings(cli: CLI, run: Run, root: Path) -> None:
+    """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
+    folder = run.folder.path
+    head = f"# Resolved settings of: {command_line(run)}\n# To use them: python Train.py test --run {folder}\n"
+    write_atomically(folder / "config.yaml", head + dump(cli.resolved))
+    write_atomically(folder / "overlay.yaml", dump(run.changes))
+
+    status, _, runs, _ = code_of(run, root)
+    fields, diff = note_code(status, root, runs)
+    run.folder.update(**fields)
+    if diff:
+        write_atomically(folder / "logs" / "uncommitted.diff", diff)
+
+
+def summary(run: Run, trackers: Sequence[Logger] = ()) -> str:
+    """Where everything of a finished run is and what to type next, one thing a line."""
+    folder, status = run.folder.path, run.folder.status()
+    lines = [("run folder", f"{folder}")]
+
+    meta = read_meta(folder / "checkpoints")
+    for name in ("best", "last"):
+        entry = meta.get(name)
+        if not entry:
+            continue
+        what = f"step {entry['step']}"
+        if entry.get("monitor"):
+            what += f", {main_metrics({entry['monitor']: entry['value']})}"
+        lines.append((f"{name} checkpoint", f"{folder}/checkpoints/{name}.ckpt ({what})"))
+
+    lines.append(("metrics", f"{main_metrics(status.get('metrics') or {})}; all in {folder}/metrics.csv"))
+    lines.append(("time", f"{status.get('seconds', 0):.0f} s in {status.get('attempt', 1)} attempt(s)"))
+    pictures = sorted((folder / "cka").glob("*.png"))
+    if pictures:
+        lines.append(("CKA", f"{pictures[-1]}"))
+    lines.append(("test it", f"python Train.py test --run {folder}"))
+
+    for tracker in trackers:
+        where = tracker.where() if isinstance(tracker, WandB) else None
+        if where:
+            lines.append(("see it in W&B", where))
+    return "\n".join(f"{name:<16} {text}" for name, text in lines)

@@ -1,0 +1,292 @@
+"""Experiment trackers. CSV is always written (metrics.csv); Weights & Biases is on in configs/base.yaml; TensorBoard,
+MLflow and Comet are overlays in configs/trackers/.
+"""
+
+import contextlib
+import csv
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ..failures import service_has_died
+from ..private_names import check_wandb
+from ..runs.folder import EXIT_CODES, RunFolder
+from ..runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+# Settings of loggers that name a folder; a relative one is meant relative to the run's folder.
+FOLDER_SETTINGS = ("save_dir", "offline_directory")
+
+# In a W&B sweep, a run that was killed or has crashed comes back until it has had so many attempts: with more, a run
+# with a fault would come back for ever. A run that was asked to stop, and has saved, comes back any number of times.
+MOST_ATTEMPTS = 3
+
+SECONDS_TO_EXIT = 60  # after its end, a run that hangs would keep W&B's agent from starting the next one
+
+
+class WandB(WandbLogger):
+    """Weights & Biases, online where a key is found and offline where none is. A restart continues the same W&B run.
+
+    The key is read by W&B itself, from WANDB_API_KEY or the file that `wandb login` writes; it is never a setting here.
+    WANDB_MODE (online, offline, disabled) has the last word. A server that does not answer costs the run no more than
+    the two timeouts: it continues offline, and `wandb sync` uploads the rest.
+
+    Args:
+        project: W&B project.
+        entity: W&B user or team; none means your default.
+        group: W&B group; filled in with the experiment's name.
+        name: name shown; filled in with the run folder's name.
+        id: W&B run id; filled in with the run's identity.
+        tags: filled in with what the run changes, as key=value.
+        save_dir: where W&B keeps its files; filled in with the run folder.
+        init_timeout: seconds to wait for the server at the start.
+        finish_timeout: seconds to wait for the last uploads at the end.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        entity: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        id: str | None = None,
+        tags: list[str] | None = None,
+        save_dir: str = ".",
+        init_timeout: float = 60.0,
+        finish_timeout: float = 600.0,
+    ) -> None:
+        # Silent, because the run says itself where it is in W&B: once, and in the log file too.
+        settings = dict(
+            init_timeout=init_timeout, finish_timeout=finish_timeout, finish_timeout_raises=True, silent=True
+        )
+        super().__init__(
+            name=name,
+            save_dir=save_dir,
+            id=id,
+            project=project,
+            entity=entity,
+            group=group,
+            tags=tags,
+            settings=settings,
+        )
+        self._wandb_init.pop("anonymous")  # W&B warns about this setting, which Lightning still passes
+
+        if default_mode() in ("offline", "dryrun"):
+            self.go_offline()
+
+    def go_offline(self) -> None:
+        """Record into files only."""
+        # Steps are counted on from an earlier attempt only under `must`, which fails where there was none.
+        earlier = any(Path(self.save_dir or ".", "wandb").glob(f"*run-*-{self._id}"))
+        resume = "must" if earlier else "allow"
+        self._wandb_init.update(mode="offline", resume=resume)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun at the first use."""
+        import wandb
+
+        if self._experiment is not None:
+            return self._experiment
+
+        # W&B's service inherits the mask. Schedulers send SIGTERM to every process of a job, and without its service a
+        # run can neither upload what is left nor say that it was preempted.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP})
+        try:
+            run = super().experiment
+        except wandb.Error as error:  # the server is away or does not take the key; that must not cost the run
+            reason = str(error).splitlines()[-1]
+            logger.warning(f"warning: W&B can't be reached, so this run is recorded offline: {reason}")
+            wandb.teardown()  # otherwise the id counts as in use
+            self.go_offline()
+            run = super().experiment
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+        if in_sweep():
+            attempt = RunFolder(self.save_dir or ".").status().get("attempt", 1)
+            if attempt < MOST_ATTEMPTS:
+                run.mark_preempting()  # at once: a run that is killed can't say any more that it wants to come back
+        if not (run.disabled or run.offline):
+            logger.info(f"W&B: {run.url}")
+        return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._call(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any]) -> None:
+        self._call(super().log_hyperparams, params)
+
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Call a method of W&B's; if its service has died, continue offline, and call it again."""
+        try:
+            method(*arguments)
+        except Exception as error:
+            if not service_has_died(error):
+                raise
+            logger.warning("warning: W&B's service has died, so the rest of this run is recorded offline")
+            self.forget_service()
+            self.go_offline()
+            method(*arguments)
+
+    def forget_service(self) -> None:
+        """Let the next use of W&B start another service, and begin another record of the run."""
+        import wandb
+        from wandb.sdk.lib.module import unset_globals
+
+        vars(self)["_experiment"] = None
+        with contextlib.suppress(Exception, SystemExit):  # it would say once more that the service is gone
+            wandb.teardown()
+        unset_globals()  # the next run would otherwise be taken for this one, which has no service
+
+    def where(self) -> str | None:
+        """How to see the run in W&B, in one line; None if W&B is disabled."""
+        run = self.experiment
+        if run.disabled:
+            return None
+        if run.offline:
+            return f"wandb sync {self.save_dir}/wandb/offline-run-*"
+        return run.url
+
+
+def finish_trackers(loggers: Sequence[Logger], code: int) -> None:
+    """Let W&B upload what is left and mark its run finished, or crashed if the exit code is not 0."""
+    for tracker in loggers:
+        if not isinstance(tracker, WandB):
+            continue
+        code_for_wandb = sweep_code(tracker, code) if in_sweep() else code
+        try:
+            tracker.experiment.finish(exit_code=code_for_wandb)
+        except TimeoutError:
+            logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {tracker.save_dir}/wandb/run-*")
+        except Exception as error:
+            if not service_has_died(error):
+                raise
+            tracker.forget_service()
+            logger.warning(
+                f"warning: W&B's service has died; what it has kept: wandb sync {tracker.save_dir}/wandb/*run-*"
+            )
+    if in_sweep():
+        threading.Thread(target=exit_for_sure, args=[code], daemon=True).start()
+
+
+def exit_for_sure(code: int) -> None:
+    """In a thread: once the program has come to its end, end the process even if something in it hangs."""
+    threading.main_thread().join()
+    time.sleep(SECONDS_TO_EXIT)
+    os._exit(code)
+
+
+def in_sweep() -> bool:
+    """True if an agent of a W&B sweep has started this run; the sweep then has chosen its W&B id and project."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def sweep_code(tracker: WandB, code: int) -> int:
+    """The exit code that W&B is told in a sweep.
+
+    With one that is not 0, W&B hands a run that is marked as preempting out again. That is right when the agent had to
+    leave, and wrong when the sweep has stopped the run (early termination), which looks the same to the run: SIGTERM
+    from the agent or an interrupt from W&B. SweepAgent.py tells them apart: it makes the file SWEEP_AGENT_LEAVING
+    before it lets its run stop.
+    """
+    preempted, interrupted = EXIT_CODES["preempted"], EXIT_CODES["interrupted"]
+
+    # Without the file's name, W&B's own agent has started the run, and a scheduler's SIGTERM is all there is to go by.
+    note = os.environ.get("SWEEP_AGENT_LEAVING")
+    agent_leaves = Path(note).exists() if note else code == preempted
+
+    if code in (preempted, interrupted) and not agent_leaves:
+        return 0  # the sweep has stopped it
+    if code in (preempted, interrupted, EXIT_CODES["time limit"]):
+        tracker.experiment.mark_preempting()
+    return code
+
+
+def report_again(loggers: Sequence[Logger], settings: dict[str, Any], folder: RunFolder) -> None:
+    """Give a W&B sweep the results of a run that was done already when the sweep asked for its settings."""
+    with (folder.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    for tracker in loggers:
+        if not isinstance(tracker, WandB):
+            continue
+        tracker.log_hyperparams(settings)
+        if tracker.experiment.step > 0:
+            continue  # W&B has them: the run was killed between its end and W&B's hearing of it
+        for row in rows:
+            metrics = {name: float(value) for name, value in row.items() if value and name != "step"}
+            tracker.log_metrics(metrics, step=int(row["step"] or 0))
+    finish_trackers(loggers, 0)
+
+
+def default_mode() -> str:
+    """online, offline or disabled, as W&B's own settings have it; offline if nobody has asked for online without a key.
+
+    Neither asks anybody for a key nor calls W&B's server.
+    """
+    # Not public, but the public ways ask for a key, call the server or start W&B's service.
+    check_wandb()
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb_setup.singleton().settings
+    key = os.environ.get("WANDB_API_KEY") or read_netrc_auth(host=settings.base_url)
+    if settings.mode == "online" and not key and "WANDB_MODE" not in os.environ:
+        return "offline"
+    return settings.mode
+
+
+def place_loggers(loggers: Any, run: Run) -> list[Any]:
+    """Give each configured logger the run's folder and, for W&B, the run's id, name, group and tags.
+
+    Args:
+        loggers: the parsed setting trainer.logger: None, a bool, one logger or a list of them.
+        run: the run.
+
+    Returns:
+        the list of loggers, settings changed in place.
+    """
+    if not loggers or loggers is True:
+        return []
+    if not isinstance(loggers, list):
+        loggers = [loggers]
+
+    for chosen in loggers:
+        settings: Namespace = chosen.get("init_args") or Namespace()
+        for key in FOLDER_SETTINGS:
+            if isinstance(settings.get(key), str | Path):
+                settings[key] = str(run.folder.path / settings[key])
+
+        if chosen.class_path.endswith(".WandB"):
+            for key, value in wandb_settings(run).items():
+                if settings.get(key) is None:
+                    settings[key] = value
+    return loggers
+
+
+def wandb_settings(run: Run) -> dict[str, Any]:
+    """What W&B calls a run, unless the settings say otherwise."""
+    run_id = f"{run.group}-{run.identity}"
+    if in_sweep():
+        run_id = os.environ.get("WANDB_RUN_ID", run_id)
+
+    tags = []
+    for key, value in run.changes.items():
+        if not isinstance(value, list | dict):
+            tags.append(f"{key}={value}"[:64])  # W&B takes no longer ones
+    return dict(id=run_id, name=run.folder.path.name, group=run.group, tags=tags)
