@@ -143,7 +143,7 @@ def keys(table: str) -> str:
     if table == "resources":
         described = resource_keys()
     else:
-        schema = json.loads((ROOMS / "slurm" / "cluster.schema.json").read_text(encoding="utf-8"))
+        schema = json.loads((ROOMS / "clusters" / "cluster.schema.json").read_text(encoding="utf-8"))
         properties = schema["$defs"][table]["properties"]
         described = {name: schema_of_key["description"] for name, schema_of_key in properties.items()}
     return "\n".join(f"- `{key}`: {text}" for key, text in described.items())
@@ -151,7 +151,7 @@ def keys(table: str) -> str:
 
 def resource_keys() -> dict[str, str]:
     """The fields of the table of resources, each with the text that `key("…")` gives it."""
-    _, table = find_definition("lightning_hpc.slurm", "Resources")
+    _, table = find_definition("lightning_hpc.clusters", "Resources")
     fields = [item for item in table.body if isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Call)]
     return {item.target.id: item.value.args[0].value for item in fields if item.value.func.id == "key"}
 

@@ -88,8 +88,8 @@ def write_batch_files(project: Path, answers: dict[str, str]) -> Any:
     """
     sys.dont_write_bytecode = True  # compiled files would lie about in the new project
     sys.path.insert(0, str(project))
-    modules = (importlib.import_module(f"lightning_hpc.slurm.{name}") for name in ("presets", "placement", "batch"))
-    presets, placement, batch = modules
+    names = ("clusters.presets", "clusters.placement", "slurm.batch")
+    presets, placement, batch = (importlib.import_module(f"lightning_hpc.{name}") for name in names)
     preset = presets.load(answers["cluster"], project)
     granted = placement.resolve(preset, presets.project_resources(project), partial=True)
     for kind, name in batch.BY_HAND.items():

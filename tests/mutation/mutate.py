@@ -28,7 +28,8 @@ UNIT_TESTS = {
     "runs": ("specification", "space", "plan", "identity", "folder", "cross_validations", "run"),
     "code": ("snapshot", "code_changes"),
     "settings": ("settings", "classes", "errors", "run", "plan"),
-    "slurm": ("presets", "submission", "after_run"),
+    "clusters": ("presets", "own_words"),
+    "slurm": ("submission", "waves", "after_run"),
 }
 TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
 TESTS["survive"] = ["tests/resume", "-m", "not slow"]

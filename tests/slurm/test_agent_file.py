@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpc.slurm import batch, presets
-from lightning_hpc.slurm.placement import resolve
-from lightning_hpc.slurm.resources import BY_NAME, SBATCH_OPTIONS, TAKEN
+from lightning_hpc.clusters import presets
+from lightning_hpc.clusters.placement import resolve
+from lightning_hpc.clusters.resources import BY_NAME, SBATCH_OPTIONS, TAKEN
+from lightning_hpc.slurm import batch
 
 TEMPLATE = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 # What it has to do with an agent: pass on that the end is near, and wait for it. The second time it comes to an end.

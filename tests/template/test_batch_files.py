@@ -11,10 +11,11 @@ from pathlib import Path
 import ladder
 import pytest
 
-from lightning_hpc.slurm import batch, presets
-from lightning_hpc.slurm.placement import resolve
-from lightning_hpc.slurm.presets import Preset
-from lightning_hpc.slurm.resources import Resources
+from lightning_hpc.clusters import presets
+from lightning_hpc.slurm import batch
+from lightning_hpc.clusters.placement import resolve
+from lightning_hpc.clusters.presets import Preset
+from lightning_hpc.clusters.resources import Resources
 
 TOOLS = Path(sys.executable).parent
 PROJECT = ladder.ROOT / ladder.PROJECT_FOLDER

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_hpc.clusters import presets
+from lightning_hpc.clusters.placement import resolve
+from lightning_hpc.clusters.presets import choose, load, names, seconds
+from lightning_hpc.clusters.resources import KEYS, SBATCH_OPTIONS, TAKEN, Resources, from_command_line, read_resources
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.settings.yaml_files import parse_value
-from lightning_hpc.slurm import presets
-from lightning_hpc.slurm.placement import resolve
-from lightning_hpc.slurm.presets import choose, load, names, seconds
-from lightning_hpc.slurm.resources import KEYS, SBATCH_OPTIONS, TAKEN, Resources, from_command_line, read_resources
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 CLUSTERS = ["baskerville", "bede-gh", "bede-power9", "generic", "hec", "isambard-ai", "sulis"]
@@ -376,7 +376,7 @@ def test_a_cluster_is_added_by_dropping_a_file(project):
 
 def test_nothing_heavy_is_imported():
     """Submission and --help have to answer at once; the hook has neither torch nor jsonschema."""
-    code = "import sys; from lightning_hpc.slurm import batch, presets; "
+    code = "import sys; from lightning_hpc.clusters import presets; from lightning_hpc.slurm import batch; "
     code += "print(*{'torch', 'lightning', 'jsonschema', 'filelock'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

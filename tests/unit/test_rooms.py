@@ -53,7 +53,19 @@ MAY_IMPORT = {
     "locks": set(),
     "scheduler": {"settings"},
     "experiments": {"scheduler", "runs", "code", "settings", "files", "locks"},
-    "slurm": {"experiments", "scheduler", "runs", "code", "settings", "signals", "failures", "files", "notify"},
+    "clusters": {"scheduler", "settings", "files"},
+    "slurm": {
+        "clusters",
+        "experiments",
+        "scheduler",
+        "runs",
+        "code",
+        "settings",
+        "signals",
+        "failures",
+        "files",
+        "notify",
+    },
     "sweeps": {"runs", "settings", "signals", "processes", "files", "locks", "notify", "logs", "private_names"},
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}

@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from told_slurm import line
 
+from lightning_hpc.clusters.placement import cost, trainer_settings
+from lightning_hpc.clusters.presets import Preset
+from lightning_hpc.clusters.resources import Resources
 from lightning_hpc.experiments.early_endings import with_early_endings
 from lightning_hpc.experiments.experiment import Experiment, clusters_asked
 from lightning_hpc.experiments.standing import counts, index_of, standing
@@ -21,9 +24,6 @@ from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.scheduler.sbatch import Job, array, chunks
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.slurm.calls import calls_for, send
-from lightning_hpc.slurm.placement import cost, trainer_settings
-from lightning_hpc.slurm.presets import Preset
-from lightning_hpc.slurm.resources import Resources
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ def create_sweep(argv: Sequence[str], root: Path) -> int:
     from .sweeps.creation import main
 
     def submit_agents(sweep: str, count: int, cluster: str | None, root: Path) -> str:
-        from .slurm import submission  # late: most sweeps are created without submitting agents
+        from .slurm import other_jobs  # late: most sweeps are created without submitting agents
 
-        return submission.submit_agents(sweep, count, cluster, root)
+        return other_jobs.submit_agents(sweep, count, cluster, root)
 
     return enter(lambda argv, root: main(argv, root, submit_agents), argv, root)
 

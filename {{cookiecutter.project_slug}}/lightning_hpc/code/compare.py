@@ -24,7 +24,8 @@ MACHINE_ROOM = "lightning_hpc"
 
 # What of lightning_hpc has no part in training: it starts runs, and looks at them.
 NOT_IN_TRAINING = {
-    "code", "slurm", "scheduler", "experiments", "sweeps", "results", "entrance.py", "notify.py", "report.py",
+    "code", "clusters", "slurm", "scheduler", "experiments", "sweeps", "results",
+    "entrance.py", "notify.py", "report.py",
 }  # fmt: skip
 
 MOST_NAMED = 4

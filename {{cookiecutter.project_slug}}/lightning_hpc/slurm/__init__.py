@@ -1,1 +1,1 @@
-"""How runs are started on a cluster: presets, batch files, submission. No torch here, so --help answers at once."""
+"""How runs are started on a cluster: batch files, submission, waves. No torch here, so --help answers at once."""

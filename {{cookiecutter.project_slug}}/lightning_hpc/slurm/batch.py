@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..clusters.placement import directive, resolve
+from ..clusters.presets import Preset
+from ..clusters.resources import KEYS, Resources
 from ..settings.errors import SettingsError
-from .placement import directive, resolve
-from .presets import Preset
-from .resources import KEYS, Resources
 
 # What each kind of job does, in the words that stand in its batch file.
 KINDS = {

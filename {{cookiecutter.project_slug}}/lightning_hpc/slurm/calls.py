@@ -4,12 +4,12 @@ import shlex
 from collections.abc import Sequence
 
 from .. import notify
+from ..clusters.presets import Preset
+from ..clusters.resources import Resources
 from ..experiments.experiment import Experiment
 from ..scheduler import sbatch
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
-from .presets import Preset
-from .resources import Resources
 
 
 def notified(resources: Resources) -> bool:

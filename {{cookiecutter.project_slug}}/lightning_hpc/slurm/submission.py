@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..clusters.placement import cost, resolve, trainer_settings
+from ..clusters.presets import Preset
+from ..clusters.resources import Resources
 from ..code.compare import notes_on_done
 from ..code.snapshot import notes_on_code
-from ..experiments.experiment import WAIT, Experiment, clusters_asked, only_submission
+from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.standing import counts, standings
 from ..experiments.writing import write
 from ..files import write_atomically
@@ -18,33 +21,9 @@ from ..runs.specification import read_specification
 from ..scheduler import sbatch
 from ..scheduler.commands import PAUSES
 from ..settings.errors import SettingsError
-from . import presets
-from .batch import BY_HAND, render
+from .asked import asked_for
+from .batch import render
 from .calls import calls_for, notified, send, show_calls
-from .placement import cost, resolve, trainer_settings
-from .presets import Preset
-from .resources import Resources, from_command_line, read_resources
-
-AGENTS = "sweeps"  # where the batch files of agents go
-
-
-def asked_for(arguments: argparse.Namespace, root: Path, earlier: dict[str, Any]) -> tuple[Preset, dict[str, Any]]:
-    """The cluster and the resources: the project's own, over them `earlier`, over them the command line's.
-
-    Args:
-        arguments: the command line, with `cluster` and `resources`.
-        root: the project's folder.
-        earlier: a specification's `resources`, or what an experiment was submitted with.
-    """
-    # Each layer is read by itself: it may use other names for the same keys, and a mistake is reported with its place.
-    given = {name: from_command_line(name, text) for name, text in arguments.resources}
-    layers = {
-        **read_resources(presets.project_resources(root), presets.PROJECT_RESOURCES),
-        **read_resources(earlier),
-        **read_resources(given, "command line"),
-    }
-    preset = presets.choose(arguments.cluster or layers.get("cluster"), root)
-    return preset, {**layers, "cluster": preset.name}
 
 
 def agreed(question: str, arguments: argparse.Namespace) -> bool:
@@ -208,78 +187,3 @@ def write_batch_files(
     for kind, file in files.items():
         text = render(preset, resources, kind, experiment.folder.name, project, experiment.code, experiment.folder)
         write_atomically(file, text)
-
-
-def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
-    """`eval`: submit a test of a run's best checkpoint."""
-    run = arguments.run.resolve()
-    if not (run / "status.json").is_file():
-        raise SettingsError(f"{arguments.run} is no run's folder: it has no status.json")
-    code, earlier = root, {}
-    try:
-        experiment = Experiment(run.parent)
-        code, earlier = experiment.code, experiment.resources
-    except SettingsError:
-        pass  # a run that was started by hand
-
-    preset, asked = asked_for(arguments, root, earlier)
-    resources = resolve(preset, asked)
-    text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
-    file = run / "logs" / "test.sbatch"
-    call = [str(file), "test", "--run", str(run)]
-    if arguments.dry_run:
-        print(text)
-        show_calls([call], preset)
-        return 0
-
-    file.parent.mkdir(exist_ok=True)
-    write_atomically(file, text)
-    job = sbatch.submit_job(call, preset.submit, clusters_asked(asked))
-    print(f"submitted: {job}; the result will be in {run / 'test.json'}")
-    return 0
-
-
-def render_files(arguments: argparse.Namespace, root: Path) -> int:
-    """`render`: write slurm/*.sbatch."""
-    preset, asked = asked_for(arguments, root, {})
-    resources = resolve(preset, asked, partial=True)
-    for kind, name in BY_HAND.items():
-        file = root / name
-        text = render(preset, resources, kind, name=root.name)
-        if arguments.dry_run:
-            print(f"==> {file} <==\n{text}")
-        else:
-            file.parent.mkdir(exist_ok=True)
-            write_atomically(file, text)
-            print(f"written: {file}")
-    return 0
-
-
-def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> str:
-    """Submit agents to SLURM.
-
-    Args:
-        sweep_id: the sweep, as SweepAgent.py takes it.
-        count: how many agents; `throttle` in configs/slurm.yaml says how many at a time.
-        cluster: name of a preset; None: that of configs/slurm.yaml.
-        root: the project's folder.
-        folder: where in it the batch file goes; not slurm/, whose sweep_agent.sbatch is yours to edit.
-
-    Returns:
-        the job id.
-
-    Raises:
-        SettingsError: the cluster can't serve them, or SLURM refuses.
-    """
-    preset = presets.choose(cluster, root)
-    asked = presets.project_resources(root)
-    resources = resolve(preset, asked, array=count)
-    file = root / folder / f"{Path(sweep_id).name}.sbatch"
-    file.parent.mkdir(exist_ok=True)
-    write_atomically(file, render(preset, resources, "agent", root.name, file=file))
-
-    # --chdir: the agents' batch file looks for the project where sbatch was typed.
-    limited = resources.throttle is not None and resources.throttle < count
-    throttle = f"%{resources.throttle}" if limited else ""
-    arguments = [f"--array=1-{count}{throttle}", f"--chdir={root}", str(file), sweep_id]
-    return str(sbatch.submit_job(arguments, preset.submit, clusters_asked(asked)))

@@ -38,7 +38,7 @@ def main(argv: Sequence[str], root: Path, submit_agents: SubmitAgents | None = N
     Args:
         argv: the sweep's file and options.
         root: the project's folder.
-        submit_agents: submits agents to SLURM, for --submit; see slurm/submission.py.
+        submit_agents: submits agents to SLURM, for --submit; see slurm/other_jobs.py.
 
     Raises:
         SettingsError: wrong usage, or a wrong sweep.

@@ -1,0 +1,91 @@
+"""Jobs beside those of experiments: tests of a run, agents of a sweep, and the batch files for use by hand."""
+
+import argparse
+from pathlib import Path
+
+from ..clusters import presets
+from ..clusters.placement import resolve
+from ..experiments.experiment import Experiment, clusters_asked
+from ..files import write_atomically
+from ..scheduler import sbatch
+from ..settings.errors import SettingsError
+from .asked import asked_for
+from .batch import BY_HAND, render
+from .calls import show_calls
+
+AGENTS = "sweeps"  # where the batch files of agents go
+
+
+def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
+    """`eval`: submit a test of a run's best checkpoint."""
+    run = arguments.run.resolve()
+    if not (run / "status.json").is_file():
+        raise SettingsError(f"{arguments.run} is no run's folder: it has no status.json")
+    code, earlier = root, {}
+    try:
+        experiment = Experiment(run.parent)
+        code, earlier = experiment.code, experiment.resources
+    except SettingsError:
+        pass  # a run that was started by hand
+
+    preset, asked = asked_for(arguments, root, earlier)
+    resources = resolve(preset, asked)
+    text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
+    file = run / "logs" / "test.sbatch"
+    call = [str(file), "test", "--run", str(run)]
+    if arguments.dry_run:
+        print(text)
+        show_calls([call], preset)
+        return 0
+
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, text)
+    job = sbatch.submit_job(call, preset.submit, clusters_asked(asked))
+    print(f"submitted: {job}; the result will be in {run / 'test.json'}")
+    return 0
+
+
+def render_files(arguments: argparse.Namespace, root: Path) -> int:
+    """`render`: write slurm/*.sbatch."""
+    preset, asked = asked_for(arguments, root, {})
+    resources = resolve(preset, asked, partial=True)
+    for kind, name in BY_HAND.items():
+        file = root / name
+        text = render(preset, resources, kind, name=root.name)
+        if arguments.dry_run:
+            print(f"==> {file} <==\n{text}")
+        else:
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, text)
+            print(f"written: {file}")
+    return 0
+
+
+def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> str:
+    """Submit agents to SLURM.
+
+    Args:
+        sweep_id: the sweep, as SweepAgent.py takes it.
+        count: how many agents; `throttle` in configs/slurm.yaml says how many at a time.
+        cluster: name of a preset; None: that of configs/slurm.yaml.
+        root: the project's folder.
+        folder: where in it the batch file goes; not slurm/, whose sweep_agent.sbatch is yours to edit.
+
+    Returns:
+        the job id.
+
+    Raises:
+        SettingsError: the cluster can't serve them, or SLURM refuses.
+    """
+    preset = presets.choose(cluster, root)
+    asked = presets.project_resources(root)
+    resources = resolve(preset, asked, array=count)
+    file = root / folder / f"{Path(sweep_id).name}.sbatch"
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, render(preset, resources, "agent", root.name, file=file))
+
+    # --chdir: the agents' batch file looks for the project where sbatch was typed.
+    limited = resources.throttle is not None and resources.throttle < count
+    throttle = f"%{resources.throttle}" if limited else ""
+    arguments = [f"--array=1-{count}{throttle}", f"--chdir={root}", str(file), sweep_id]
+    return str(sbatch.submit_job(arguments, preset.submit, clusters_asked(asked)))
