@@ -53,7 +53,7 @@ class ToldSlurm:
 
 def line(job: str, task: str, state: str, batch: str, reason: str = "None", own: str = "", depends: str = "") -> str:
     """A line of squeue, as scheduler/jobs.py asks for it."""
-    return f"@|{job}|{task}|{state}|{reason}|{own or job}|{os.getuid()}|{depends}|{batch}"
+    return f"@|{job}|{task}|{state}|{reason}|{own or job}|{os.getuid()}|main|{depends}|{batch}"
 
 
 @pytest.fixture

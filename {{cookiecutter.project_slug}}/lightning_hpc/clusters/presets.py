@@ -35,6 +35,7 @@ class Partition:
         gpus: type of GPU → how many of them a node has; {}: a partition without GPUs; None: not known.
         min_gpus: fewest GPUs per node a job has to ask for.
         gpus_per_user: most GPUs that one user, or one project, may hold at a time.
+        jobs_per_user: most jobs that one user may have in the queue, elements of arrays included.
         by_name_only: never chosen for a job that names no partition, because it is short or special.
     """
 
@@ -42,6 +43,7 @@ class Partition:
     gpus: Mapping[str, int] | None = None
     min_gpus: int = 0
     gpus_per_user: int | None = None
+    jobs_per_user: int | None = None
     by_name_only: bool = False
 
 
@@ -67,6 +69,7 @@ class Preset:
     partitions: Mapping[str, Partition] = field(default_factory=dict)
     limits: Partition = Partition()
     array_limit: int = 1000
+    jobs_per_user: int | None = None
     array_mail: bool = True
     requeue: bool = True
     setup: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from .experiment import Experiment
 from .standing import Standing
+from .waves import read_waves, waiting
 
 
 def table(stand: Sequence[Standing], width: int | None = None) -> str:
@@ -50,7 +51,10 @@ def advice(experiment: Experiment, stand: Sequence[Standing], silence: str | Non
         lines.append(f"run {run.index} will not start by itself, {run.reason}: {run.remedy}")
     if len(blocked) > 5:
         lines.append(f"… and {len(blocked) - 5} more like these")
-    states = {run.state for run in stand}
+    in_waves = {run.index for run in waiting_for_a_wave(experiment, stand)}
+    lines += about_waves(experiment, stand, len(in_waves), silence is None)
+    active = any(run.job for run in stand)
+    states = {run.state for run in stand if not (active and run.index in in_waves)}
     failed = [run for run in stand if run.state == "failed"]
 
     # The canary is the first run; the others wait for ever for one that has failed.
@@ -62,3 +66,28 @@ def advice(experiment: Experiment, stand: Sequence[Standing], silence: str | Non
     if states & {"failed", "stopped", "lost", "waiting"}:
         lines.append(f"to continue: python SlurmTrain.py retry {experiment.shown}")
     return lines
+
+
+def waiting_for_a_wave(experiment: Experiment, stand: Sequence[Standing]) -> list[Standing]:
+    """The runs that are submitted when there is room in the queue."""
+    left = set(waiting(experiment))
+    return [run for run in stand if run.index in left and run.state not in ("done", "running", "pending")]
+
+
+def about_waves(experiment: Experiment, stand: Sequence[Standing], count: int, queue_known: bool) -> list[str]:
+    """What is to be known of runs that wait for the next wave.
+
+    Args:
+        experiment: the planned experiment.
+        stand: how its runs stand.
+        count: how many wait.
+        queue_known: True if SLURM has answered.
+    """
+    waves = read_waves(experiment)
+    if not count or waves is None:
+        return []
+    most = min(limit.most for limit in waves.limits)
+    said = f"{count} wait for the next wave: one user may have {most} jobs in the queue"
+    if queue_known and not any(run.job for run in stand):
+        return [f"{said}, and no job is left that would submit them"]
+    return [f"{said}, so jobs that end submit them"]

@@ -38,6 +38,10 @@ ALTERNATIVES = (
 )
 
 
+# Variables of sbatch, without SBATCH_, that say where a job goes and who pays: the same for all jobs of a submission.
+LASTING = ("account", "clusters", "constraint", "partition", "qos", "reservation", "wckey")
+
+
 class NoAnswer(SettingsError):
     """SLURM does not answer, so nobody knows.
 
@@ -88,6 +92,21 @@ def submission_environment(batch: str) -> dict[str, str]:
         if OPTION_OF.get(option, option) not in decided:
             kept[name] = value
     return kept
+
+
+def site_options(batch: str) -> list[str]:
+    """What the site or the user's profile has set for sbatch, as options: for a job that submits more of the same.
+
+    Args:
+        batch: path of the batch file, which has no line for them.
+    """
+    kept = submission_environment(batch)
+    options = []
+    for option in LASTING:
+        value = kept.get(f"SBATCH_{option.upper()}") or (kept.get("SLURM_CLUSTERS") if option == "clusters" else None)
+        if value:
+            options.append(f"--{option}={value}")
+    return options
 
 
 def options_in(batch: str) -> set[str]:

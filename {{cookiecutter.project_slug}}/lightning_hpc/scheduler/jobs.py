@@ -27,6 +27,7 @@ class Element:
         uid: whose it is, as a number.
         depends: the jobs that it waits for, as SLURM writes them.
         cluster: the cluster's name; None: the one that this machine belongs to.
+        partition: the partitions that may run it, with commas between them.
     """
 
     job: str
@@ -38,6 +39,7 @@ class Element:
     uid: int | None = None
     depends: str = ""
     cluster: str | None = None
+    partition: str = ""
 
     @property
     def name(self) -> str:
@@ -58,7 +60,7 @@ class Element:
 
 
 # One line of squeue: MARK, then the attributes of an element; the command comes last, since it may hold anything.
-FORMAT = MARK + "%F|%K|%T|%r|%A|%U|%E|%o"
+FORMAT = MARK + "%F|%K|%T|%r|%A|%U|%P|%E|%o"
 
 
 def queue(users: Iterable[int] = (), clusters: Iterable[str] = (), pauses: Sequence[float] = ()) -> list[Element]:
@@ -85,10 +87,10 @@ def queue(users: Iterable[int] = (), clusters: Iterable[str] = (), pauses: Seque
 
 def read_element(line: str, cluster: str | None) -> Element:
     """An element from its line of squeue."""
-    job, task, state, reason, own_id, uid, depends, batch = line.removeprefix(MARK).split("|", 7)
+    job, task, state, reason, own_id, uid, partition, depends, batch = line.removeprefix(MARK).split("|", 8)
     index = int(task) if task.isdigit() else None
     depends = depends.replace("(null)", "")
-    return Element(job, index, state, reason, batch, own_id, int(uid), depends, cluster)
+    return Element(job, index, state, reason, batch, own_id, int(uid), depends, cluster, partition)
 
 
 def state_of(name: str, pauses: Sequence[float] = ()) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..experiments.experiment import Experiment
+from ..experiments.waves import waiting
 from ..failures import noted_cause
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.owner import owner, restarts
@@ -20,6 +21,7 @@ from ..scheduler import jobs, sbatch
 from ..scheduler.commands import LONG_PAUSES, NoAnswer
 from ..settings.command_line import take_options
 from ..settings.errors import SettingsError
+from .next_wave import submit_next_wave
 
 # What ends a job early and is no reason to give up: the states of runs, and the exit codes of agents.
 COMES_BACK = ("preempted", "time limit")
@@ -35,6 +37,41 @@ class NotPutBack(SettingsError):
 
 
 def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
+    """Put a run that was stopped back into the queue; after one that has ended, submit the next wave if it is due.
+
+    Args, returns: see `end_of_run`.
+    """
+    code = end_of_run(arguments, root, max_requeues, resubmit)
+    if code in (EXIT_CODES["done"], EXIT_CODES["failed"]):
+        make_room(arguments)
+    return code
+
+
+def make_room(arguments: Sequence[str]) -> None:
+    """Submit more runs of this one's experiment where its queue is limited; not after a canary or a `scancel`.
+
+    Args:
+        arguments: what followed `Train.py fit`.
+    """
+    folders, rest = take_options(arguments, "--run")
+    indices, rest = take_options(rest, "--index")
+    canary, _ = take_options(rest, "--canary")
+    if not (folders and indices) or canary or "SLURM_JOB_ID" not in os.environ:
+        return
+
+    experiment = Experiment(folders[0])
+    if not waiting(experiment):
+        return
+    try:
+        cancelled = jobs.state_of(element(), LONG_PAUSES) != "RUNNING"
+    except NoAnswer as error:
+        print(f"error: the next wave was not submitted: {error}", file=sys.stderr)
+        return
+    if not cancelled:
+        submit_next_wave(experiment, element())
+
+
+def end_of_run(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
     """Put a run that was stopped back into the queue.
 
     Args:

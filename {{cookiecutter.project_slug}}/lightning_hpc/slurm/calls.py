@@ -43,12 +43,29 @@ def calls_for(
         ((offset, selection),) = sbatch.chunks(indices[:1], preset.array_limit, None)
         calls.append([f"--array={selection}", str(experiment.canary), *start_argument(offset)])
         depends = ["--dependency=afterok:ID", "--kill-on-invalid-dep=yes"]
-    for offset, selection in sbatch.chunks(indices, preset.array_limit, throttle):
-        options = [f"--array={selection}", *sbatch.log_option(experiment.logs, offset), *depends]
-        calls.append([*options, str(experiment.batch), *start_argument(offset)])
+    calls += array_calls(experiment, indices, preset.array_limit, throttle, depends)
     # The message waits for every array, whatever becomes of it.
     if notified(resources):
         calls.append(["--dependency=afterany:ID", str(experiment.notify)])
+    return calls
+
+
+def array_calls(
+    experiment: Experiment, indices: Sequence[int], array_limit: int, throttle: int | None, options: Sequence[str]
+) -> list[list[str]]:
+    """The sbatch calls for arrays of some runs of an experiment.
+
+    Args:
+        experiment: the planned experiment.
+        indices: of the runs, ascending.
+        array_limit: most elements of one array.
+        throttle: most elements at a time; None: no limit.
+        options: further options of sbatch.
+    """
+    calls = []
+    for offset, selection in sbatch.chunks(indices, array_limit, throttle):
+        own = [f"--array={selection}", *sbatch.log_option(experiment.logs, offset), *options]
+        calls.append([*own, str(experiment.batch), *start_argument(offset)])
     return calls
 
 

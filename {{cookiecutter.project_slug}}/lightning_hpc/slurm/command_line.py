@@ -14,9 +14,10 @@ from socket import gethostname
 
 from ..clusters import presets
 from ..experiments.early_endings import with_early_endings
-from ..experiments.experiment import Experiment
+from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.standing import counts, standings
 from ..experiments.table import advice, table
+from ..experiments.waves import forget_waves, waiting
 from ..notify import notify
 from ..runs.plan import plan
 from ..runs.prior_runs import place_of
@@ -26,6 +27,7 @@ from ..scheduler.commands import PAUSES, NoAnswer
 from ..settings.errors import SettingsError
 from ..settings.yaml_files import typed_value
 from . import after_run
+from .next_wave import submit_next_wave
 from .other_jobs import render_files, submit_evaluation
 from .parser import parser
 from .submission import retry, submit_plan
@@ -80,6 +82,12 @@ def show_status(arguments: argparse.Namespace, root: Path) -> int:
 def cancel(arguments: argparse.Namespace, root: Path) -> int:
     """`cancel`: cancel what is queued or running."""
     experiment = Experiment(arguments.folder)
+    later = len(waiting(experiment))
+    if later:
+        print(f"{later} wait for the next wave and are not submitted")
+    if later and not arguments.dry_run:  # first, since each job that ends would submit more
+        with only_submission(experiment.folder, WAIT):
+            forget_waves(experiment)
     elements = experiment.own(experiment.queue(PAUSES))
     mine = [element for element in elements if element.uid == os.getuid()]
     states = ", ".join(f"{element.name} {element.state.lower()}" for element in mine[:10])
@@ -124,6 +132,8 @@ def debug(arguments: argparse.Namespace, root: Path) -> int:
 def announce_end(arguments: argparse.Namespace, root: Path) -> int:
     """`notify`: print how an experiment has ended, and send that to wherever NOTIFY_… says."""
     experiment = Experiment(arguments.folder)
+    if "SLURM_JOB_ID" in os.environ:  # where a node has failed, its jobs could not submit the next wave
+        submit_next_wave(experiment, after_run.element())
     elements, silence = None, None
     try:
         elements = experiment.queue(PAUSES)

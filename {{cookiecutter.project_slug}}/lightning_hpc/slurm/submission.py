@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..code.compare import notes_on_done
 from ..code.snapshot import notes_on_code
 from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.standing import counts, standings
+from ..experiments.waves import forget_waves
 from ..experiments.writing import write
 from ..files import write_atomically
 from ..runs.folder import RunFolder
@@ -20,10 +22,12 @@ from ..runs.prior_runs import finished_in_wandb, place_of
 from ..runs.specification import read_specification
 from ..scheduler import sbatch
 from ..scheduler.commands import PAUSES
+from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
 from .asked import asked_for
 from .batch import render
 from .calls import calls_for, notified, send, show_calls
+from .next_wave import about_waves, first_wave, note_waves, queue_limits
 
 
 def agreed(question: str, arguments: argparse.Namespace) -> bool:
@@ -59,7 +63,9 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
         experiment = Experiment(planned.folder, planned=False)
         places = dict(project=root, code=experiment.folder / "code", experiment=experiment.folder)
         print(render(preset, resources, "array", planned.name, **places))
-        show_calls(calls_for(experiment, todo, preset, resources, arguments.canary), preset)
+        now = first_wave(todo, preset, resources, [], arguments.canary)
+        print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")
+        show_calls(calls_for(experiment, now, preset, resources, arguments.canary), preset)
         return 0
     if not agreed("Submit?", arguments):
         return 1
@@ -70,7 +76,8 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     with only_submission(planned.folder.resolve()):
         experiment = write(planned, root, asked, text, arguments.overwrite)
         write_batch_files(experiment, preset, resources, root, arguments.canary)
-        return send(experiment, calls_for(experiment, todo, preset, resources, arguments.canary), preset)
+        elements = experiment.queue(PAUSES) if queue_limits(preset, resources) else []
+        return send_in_waves(experiment, todo, preset, resources, elements, arguments.canary)
 
 
 def retry(arguments: argparse.Namespace, root: Path) -> int:
@@ -121,9 +128,10 @@ def submit_again(
     experiment.check_writable(todo)
 
     print(f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}")
-    calls = calls_for(experiment, todo, preset, resources, beside=experiment.own(elements))
     if arguments.dry_run:
-        show_calls(calls, preset)
+        now = first_wave(todo, preset, resources, elements)
+        print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")
+        show_calls(calls_for(experiment, now, preset, resources, beside=experiment.own(elements)), preset)
         return 0
     if not agreed("Submit?", arguments):
         return 1
@@ -132,7 +140,48 @@ def submit_again(
         experiment.take_code(root)
     experiment.write_resources(asked)
     write_batch_files(experiment, preset, resources, root, canary=False)
-    return send(experiment, calls, preset)
+    return send_in_waves(experiment, todo, preset, resources, elements)
+
+
+def send_in_waves(
+    experiment: Experiment,
+    todo: Sequence[int],
+    preset: Preset,
+    resources: Resources,
+    elements: Sequence[Element],
+    canary: bool = False,
+) -> int:
+    """Submit some runs, as many as the queue has room for; the jobs that end submit the others.
+
+    Args:
+        experiment: the planned experiment.
+        todo: indices of the runs, ascending.
+        preset, resources: the cluster, and what each run gets.
+        elements: all jobs that are in the queue.
+        canary: True if the first run goes ahead alone.
+
+    Raises:
+        SettingsError: there is no room, or SLURM refuses.
+    """
+    now = first_wave(todo, preset, resources, elements, canary)
+    for line in about_waves(todo, now, preset, resources):
+        print(line)
+    beside = experiment.own(elements)
+    active = [element for element in beside if element.is_of(experiment.batch)]
+    if not now and not active:
+        raise SettingsError(
+            f"your queue on {preset.name} is full, so nothing is submitted. The experiment is planned: "
+            f"once there is room, `retry {experiment.shown}`; or say --over_quota true"
+        )
+
+    # What waits is written down first: if this is killed, `status` still says what was to come.
+    if len(now) < len(todo):
+        note_waves(experiment, todo, preset, resources)
+    else:
+        forget_waves(experiment)
+    if not now:
+        return 0
+    return send(experiment, calls_for(experiment, now, preset, resources, canary, beside), preset)
 
 
 def check_plan(planned: Plan) -> None:
