@@ -29,7 +29,7 @@ UNIT_TESTS = {
     "code": ("snapshot", "code_changes"),
     "settings": ("settings", "classes", "errors", "run", "plan"),
     "clusters": ("presets", "own_words"),
-    "slurm": ("submission", "waves", "after_run"),
+    "slurm": ("submission", "next_wave", "after_run"),
 }
 TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
 TESTS["survive"] = ["tests/resume", "-m", "not slow"]

@@ -74,6 +74,29 @@ PartitionName=failing Nodes=127.0.0.[5-6] MaxTime=2-0 DefaultTime=10 PriorityTie
 PartitionName=high Nodes=127.0.0.[3-4] MaxTime=1-0 DefaultTime=10 PriorityTier=10
 """
 
+# An sbatch that writes its command line down before it goes on as the real one. Where `limit_queue` was called it says
+# no, in SLURM's words, as one with MaxSubmitJobs does: that needs accounting, which is not here.
+SBATCH = """\
+#!/bin/sh
+printf "%s\\n" "$*" >> {folder}/sbatch-calls
+if [ -f {folder}/queue-limit ]; then
+    asked=1
+    for argument; do
+        case $argument in --array=*)
+            spans=$(echo "${{argument#--array=}}" | sed 's/%.*//' | tr ',' '\\n')
+            asked=$(echo "$spans" | awk -F- '{{ n += $2 == "" ? 1 : $2 - $1 + 1 }} END {{ print n }}')
+        esac
+    done
+    there=$(squeue --noheader --array --user="$(id -u)" | wc -l)
+    if [ $((there + asked)) -gt "$(cat {folder}/queue-limit)" ]; then
+        echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+        echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)" >&2
+        exit 1
+    fi
+fi
+exec {sbatch} "$@"
+"""
+
 
 def missing() -> list[str]:
     """The programs that are not installed."""
@@ -113,11 +136,8 @@ class PrivateSlurm:
             (self.folder / f"gpu{number}").symlink_to(os.devnull)
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-7]\n")
 
-        # An sbatch that writes its command line down before it goes on as the real one.
         counting = self.folder / "bin" / "sbatch"
-        counting.write_text(
-            f'#!/bin/sh\nprintf "%s\\n" "$*" >> {self.calls}\nexec {shutil.which("sbatch", path=PATH)} "$@"\n'
-        )
+        counting.write_text(SBATCH.format(folder=self.folder, sbatch=shutil.which("sbatch", path=PATH)))
         counting.chmod(0o755)
         self.environment = os.environ | {
             "SLURM_CONF": str(self.folder / "slurm.conf"),
@@ -200,6 +220,14 @@ class PrivateSlurm:
         """State of each element of an array that SLURM still knows: {"12_3": "COMPLETED"}."""
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def limit_queue(self, most: int | None) -> None:
+        """Refuse jobs that would make it more than so many in the queue, elements of arrays included; None: any."""
+        file = self.folder / "queue-limit"
+        if most is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(str(most))
 
     def clear(self) -> None:
         """Cancel all jobs and wait until none is left."""

@@ -52,7 +52,9 @@ def test_the_pauses_at_a_terminal_and_inside_a_job():
 
 def test_notices_around_the_table_are_no_jobs(told):
     told.says("squeue", f"Maintenance | on | Monday\n{line('7', 'N/A', 'PENDING', '/x/a|b.sbatch 1')}\n\nbye")
-    assert jobs.queue() == [Element("7", None, "PENDING", "None", "/x/a|b.sbatch 1", "7", os.getuid(), "", None, "main")]
+    assert jobs.queue() == [
+        Element("7", None, "PENDING", "None", "/x/a|b.sbatch 1", "7", os.getuid(), "", None, "main")
+    ]
     told.says("squeue", "Maintenance on Monday\n@|RUNNING")
     assert jobs.state_of("7") == "RUNNING"
 

@@ -1,4 +1,4 @@
-"""How each kind of value of a resource is read. A reader returns the value, or raises ValueError with what it is not."""
+"""How each kind of value of a resource is read: a reader returns it, or raises ValueError with what it is not."""
 
 import datetime
 import re

@@ -172,4 +172,4 @@ def submit(experiment: Experiment, indices: Sequence[int], waves: Waves, others:
     throttle, depends = throttle_beside(waves.throttle, others)
     calls = array_calls(experiment, indices, waves.array_limit, throttle, [*waves.options, *depends])
     submitted = sbatch.submit_calls(calls, waves.submit, experiment.clusters, experiment.note_job)
-    print(f"next wave: {len(indices)} runs, job {', '.join(map(str, submitted))}", flush=True)
+    print(f"next wave: {len(indices)} run{'s' * (len(indices) != 1)}, job {', '.join(map(str, submitted))}", flush=True)
