@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_hpc.clusters import presets
-from lightning_hpc.clusters.placement import resolve
+from lightning_hpc.clusters.placement import doubts, resolve
 from lightning_hpc.clusters.presets import choose, load, names, seconds
 from lightning_hpc.clusters.resources import KEYS, SBATCH_OPTIONS, TAKEN, Resources, from_command_line, read_resources
 from lightning_hpc.settings.errors import SettingsError
@@ -159,6 +159,22 @@ def test_layers_and_notice():
 def test_refusals(cluster, request_, words):
     message = refusal(cluster, **request_)
     assert all(word in message for word in [cluster, *words]), message
+
+
+def test_an_unverified_preset_says_so_once_and_what_was_not_checked():
+    baskerville, sulis = load("baskerville", PROJECT), load("sulis", PROJECT)
+    (said,) = doubts(baskerville, resolve(baskerville, {**COMPLETE, "time": "100-0"}))  # accepted: nobody knows
+    assert said.startswith("warning: baskerville is unverified") and "how long a job may be is not known" in said
+    assert baskerville.checked in said and "python SlurmTrain.py cluster baskerville" in said
+    (said,) = doubts(sulis, resolve(sulis, {"account": "a", "gpu_type": "a100"}))
+    assert "not known" not in said
+    refused = refusal("sulis", account="a", gpu_type="a100", gpus=4)
+    assert "unverified: where the site says otherwise, change configs/clusters/sulis.yaml" in refused
+
+    # What the site itself says is final, and what `generic` does not know is no news.
+    hec, generic = load("hec", PROJECT), load("generic", PROJECT)
+    assert "unverified" not in refusal("hec", gpus=4)
+    assert doubts(hec, resolve(hec, {})) == doubts(generic, resolve(generic, {"gpus": 9})) == []
 
 
 def test_mail_on_arrays_goes_by_a_job_of_its_own_where_it_is_rejected():

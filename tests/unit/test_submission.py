@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from told_slurm import line
 
-from lightning_hpc.clusters.placement import cost, trainer_settings
+from lightning_hpc.clusters.consequences import cost, trainer_settings
 from lightning_hpc.clusters.presets import Preset
 from lightning_hpc.clusters.resources import Resources
 from lightning_hpc.experiments.early_endings import with_early_endings

@@ -158,7 +158,7 @@ def partition(preset: Preset, given: Mapping[str, Any]) -> str | None:
     # Where no partitions are known, any name may be right.
     if not preset.partitions:
         if problem := misfit(preset.limits, given):
-            raise SettingsError(f"{preset.name} can't serve this: {problem}")
+            raise refusal(preset, problem)
         return asked
 
     if asked and asked not in preset.partitions:
@@ -176,7 +176,37 @@ def partition(preset: Preset, given: Mapping[str, Any]) -> str | None:
         if problem is None:
             return name
         problems.append(f"{name}: {problem}")
-    raise SettingsError(f"{preset.name} can't serve this: {'; '.join(problems)}")
+    raise refusal(preset, "; ".join(problems))
+
+
+def refusal(preset: Preset, problem: str) -> SettingsError:
+    """The error that says that a cluster can't serve what is asked for."""
+    message = f"{preset.name} can't serve this: {problem}"
+    if preset.status == "unverified":
+        message += f". That preset is unverified: where the site says otherwise, change {CLUSTERS}/{preset.name}.yaml"
+    return SettingsError(message)
+
+
+def doubts(preset: Preset, resources: Resources) -> list[str]:
+    """What may be wrong though nothing is refused: a warning for a preset whose facts are not all from the site.
+
+    Args:
+        preset: the cluster.
+        resources: what the job gets.
+    """
+    if preset.status != "unverified":
+        return []
+    limits = preset.partitions.get(resources.partition or "", preset.limits)
+    unknown = []
+    if limits.time is None:
+        unknown.append("how long a job may be")
+    if limits.gpus is None and resources.gpus:
+        unknown.append("which GPUs a node has")
+    unchecked = f"; {' and '.join(unknown)} is not known and was not checked" if unknown else ""
+    return [
+        f"warning: {preset.name} is unverified: not all of {CLUSTERS}/{preset.name}.yaml is from the site's own pages "
+        f"({preset.checked}){unchecked}. On its login node, `python SlurmTrain.py cluster {preset.name}` compares"
+    ]
 
 
 def usual_types(preset: Preset, candidates: list[str]) -> set[str] | None:
@@ -244,56 +274,3 @@ def directive(name: str, value: Any) -> str:
     if not re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
         text = '"' + text.replace('"', r"\"") + '"'
     return f"--{name}={text}"
-
-
-def cost(count: int, resources: Resources) -> str:
-    """What the runs may use at most: `108 runs × 2 GPUs × 12 h = 2,592 GPU-hours, 10 at a time`."""
-    runs = f"{count} run{'s' * (count != 1)}"
-    limited = resources.throttle and resources.throttle < count
-    at_once = f", {resources.throttle} at a time" if limited else ""
-    gpus = resources.gpus * resources.nodes
-    if resources.seconds is None:
-        return f"{runs} × {gpus} GPUs, as long as the partition allows{at_once}"
-
-    hours = resources.seconds / 3600
-    what, number = "GPU", gpus
-    if not gpus:
-        what, number = "CPU", resources.nodes * resources.tasks * (resources.cpus or 1)
-    total = count * number * hours
-    share = f"{number} {what}{'s' * (number != 1)} × {rounded(hours)} h"
-    return f"{runs} × {share} = {rounded(total)} {what}-hours at most{at_once}"
-
-
-def rounded(number: float) -> str:
-    """A number of hours with three digits or more: 0.0167, 12.5, 11,520."""
-    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
-
-
-def trainer_settings(resources: Resources, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """trainer.devices and trainer.num_nodes as the resources want them, where the settings say otherwise.
-
-    Args:
-        resources: what SLURM will give.
-        settings: the experiment's own settings.
-        asked: the resources as they were asked for, without the preset's defaults.
-
-    Raises:
-        SettingsError: the settings say another number than the resources; only one side may, or both the same.
-    """
-    changed = {}
-    devices_and_nodes = (
-        ("trainer.devices", resources.tasks, ("gpus", "tasks")),
-        ("trainer.num_nodes", resources.nodes, ("nodes",)),
-    )
-    for key, number, names in devices_and_nodes:
-        said = settings.get(key, 1)
-
-        # 1 counts as nothing said: files for a single device say it, whatever the resources are.
-        contradicts = isinstance(said, int) and said not in (1, number)
-        if contradicts and any(name in asked for name in names):
-            raise SettingsError(
-                f"{key} is {said}, but the resources give {number} ({' or '.join(names)}): say one of them"
-            )
-        if said != number:
-            changed[key] = number
-    return changed

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..clusters.placement import cost, resolve, trainer_settings
+from ..clusters.consequences import cost, trainer_settings
+from ..clusters.placement import doubts, resolve
 from ..clusters.presets import Preset
 from ..clusters.resources import Resources
 from ..code.compare import notes_on_done
@@ -45,7 +46,8 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     preset, asked = asked_for(arguments, root, spec.get("resources") or {})
     resources = resolve(preset, asked, array=2)  # refused before the plan, which takes longer
     planned = plan(spec, root, arguments.name, lambda settings: trainer_settings(resources, settings, asked))
-    print("\n".join([planned.summary(), *planned.notes, *notes_on_code(root, planned.folder.parent)]))
+    notes = [*planned.notes, *notes_on_code(root, planned.folder.parent), *doubts(preset, resources)]
+    print("\n".join([planned.summary(), *notes]))
     if not arguments.no_check:
         check_plan(planned)
 
@@ -127,7 +129,9 @@ def submit_again(
         return 0
     experiment.check_writable(todo)
 
-    print(f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}")
+    print(
+        "\n".join([f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}", *doubts(preset, resources)])
+    )
     if arguments.dry_run:
         now = first_wave(todo, preset, resources, elements)
         print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")

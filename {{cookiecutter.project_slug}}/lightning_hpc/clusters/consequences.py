@@ -1,0 +1,60 @@
+"""What follows from the resources that a job gets: what it may cost, and on how many devices it trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..settings.errors import SettingsError
+from .resources import Resources
+
+
+def cost(count: int, resources: Resources) -> str:
+    """What the runs may use at most: `108 runs × 2 GPUs × 12 h = 2,592 GPU-hours, 10 at a time`."""
+    runs = f"{count} run{'s' * (count != 1)}"
+    limited = resources.throttle and resources.throttle < count
+    at_once = f", {resources.throttle} at a time" if limited else ""
+    gpus = resources.gpus * resources.nodes
+    if resources.seconds is None:
+        return f"{runs} × {gpus} GPUs, as long as the partition allows{at_once}"
+
+    hours = resources.seconds / 3600
+    what, number = "GPU", gpus
+    if not gpus:
+        what, number = "CPU", resources.nodes * resources.tasks * (resources.cpus or 1)
+    total = count * number * hours
+    share = f"{number} {what}{'s' * (number != 1)} × {rounded(hours)} h"
+    return f"{runs} × {share} = {rounded(total)} {what}-hours at most{at_once}"
+
+
+def rounded(number: float) -> str:
+    """A number of hours with three digits or more: 0.0167, 12.5, 11,520."""
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
+
+
+def trainer_settings(resources: Resources, settings: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """trainer.devices and trainer.num_nodes as the resources want them, where the settings say otherwise.
+
+    Args:
+        resources: what SLURM will give.
+        settings: the experiment's own settings.
+        asked: the resources as they were asked for, without the preset's defaults.
+
+    Raises:
+        SettingsError: the settings say another number than the resources; only one side may, or both the same.
+    """
+    changed = {}
+    devices_and_nodes = (
+        ("trainer.devices", resources.tasks, ("gpus", "tasks")),
+        ("trainer.num_nodes", resources.nodes, ("nodes",)),
+    )
+    for key, number, names in devices_and_nodes:
+        said = settings.get(key, 1)
+
+        # 1 counts as nothing said: files for a single device say it, whatever the resources are.
+        contradicts = isinstance(said, int) and said not in (1, number)
+        if contradicts and any(name in asked for name in names):
+            raise SettingsError(
+                f"{key} is {said}, but the resources give {number} ({' or '.join(names)}): say one of them"
+            )
+        if said != number:
+            changed[key] = number
+    return changed
