@@ -119,6 +119,15 @@ def source_files(template: Path, name: str, package: str) -> list[Path]:
     return [path for path in folder.iterdir() if re.sub(r"\{%.*?%\}", "", path.name) == parts[-1]]
 
 
+def rendered_by_hand(file: Path, answers: dict[str, str]) -> str:
+    """What Jinja makes of a file of the template, before the hooks, with answers that cookiecutter would add itself."""
+    from cookiecutter.utils import create_env_with_context
+
+    answers = DEFAULTS | {"_jinja2_env_vars": QUESTIONS["_jinja2_env_vars"]} | answers
+    context = {"cookiecutter": {**dict.fromkeys(QUESTIONS, "x"), **answers}}
+    return create_env_with_context(context).from_string(file.read_text(encoding="utf-8")).render(**context)
+
+
 def literal_text(source: str) -> list[str]:
     """The text of a template file that lies outside of its expressions and statements, in order."""
     pieces = re.split(r"\{\{.*?\}\}|\{%.*?%\}", source, flags=re.DOTALL)

@@ -12,10 +12,10 @@ import ladder
 import pytest
 
 from lightning_hpc.clusters import presets
-from lightning_hpc.slurm import batch
 from lightning_hpc.clusters.placement import resolve
 from lightning_hpc.clusters.presets import Preset
 from lightning_hpc.clusters.resources import Resources
+from lightning_hpc.slurm import batch
 
 TOOLS = Path(sys.executable).parent
 PROJECT = ladder.ROOT / ladder.PROJECT_FOLDER
