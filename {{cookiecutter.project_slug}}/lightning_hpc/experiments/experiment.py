@@ -5,7 +5,7 @@ runs/EXPERIMENT/
     configs/      the settings of all runs, frozen    resources.yaml   the cluster and the resources asked for
     code/         the code that the jobs run          job.sbatch       the batch file; array index = manifest index
     logs/         what the jobs print                 jobs.jsonl       one line for each job that was submitted
-    NNN-NAME-HASH8/  the runs
+    NNN-NAME-HASH8/  the runs                         waves.json       what the queue had no room for
 
 manifest.jsonl is written last and never changed: a folder that has one is complete, whatever happened before.
 """

@@ -129,9 +129,9 @@ def submit_again(
         return 0
     experiment.check_writable(todo)
 
-    print(
-        "\n".join([f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}", *doubts(preset, resources)])
-    )
+    print(f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}")
+    for line in doubts(preset, resources):
+        print(line)
     if arguments.dry_run:
         now = first_wave(todo, preset, resources, elements)
         print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")
