@@ -18,7 +18,7 @@ exit "$code"
 
 
 class ToldSlurm:
-    """sbatch, squeue, scontrol, scancel and sacct, first on PATH.
+    """sbatch, squeue and the other commands of SLURM, first on PATH.
 
     Args:
         folder: where they are.
@@ -26,7 +26,7 @@ class ToldSlurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("sbatch", "squeue", "scontrol", "scancel", "sacct"):
+        for name in ("sbatch", "squeue", "scontrol", "scancel", "sacct", "sinfo", "sacctmgr"):
             (folder / name).write_text(PROGRAM.format(folder=folder, name=name))
             (folder / name).chmod(0o755)
             self.says(name, "")

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from socket import gethostname
 
 from ..clusters import presets
+from ..clusters.comparison import compare, first_preset
+from ..clusters.own_words import ask_cluster
 from ..experiments.early_endings import with_early_endings
 from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.standing import counts, standings
@@ -129,6 +132,30 @@ def debug(arguments: argparse.Namespace, root: Path) -> int:
     return subprocess.run([sys.executable, str(root / "Train.py"), "fit", *typed]).returncode
 
 
+def hold_against_cluster(arguments: argparse.Namespace, root: Path) -> int:
+    """`cluster`: print what differs between a preset and its cluster; or a first preset, which --write keeps."""
+    name = arguments.name or presets.choose(None, root).name
+    file = root / presets.CLUSTERS / f"{name}.yaml"
+    if name in presets.names(root):
+        if arguments.write:
+            raise SettingsError(f"{file} is there already and is not overwritten: paste into it what differs")
+        print(compare(presets.load(name, root), ask_cluster()), end="")
+        return 0
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise SettingsError(f"{name} can't name a preset: use letters, digits and ._-")
+    text = first_preset(name, ask_cluster())
+    print(text, end="")
+    if arguments.write:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+        print(f"# written: {file}")
+    else:
+        print(f"# There is no preset of that name: --write keeps this as {presets.CLUSTERS}/{name}.yaml")
+    return 0
+
+
 def announce_end(arguments: argparse.Namespace, root: Path) -> int:
     """`notify`: print how an experiment has ended, and send that to wherever NOTIFY_… says."""
     experiment = Experiment(arguments.folder)
@@ -187,6 +214,7 @@ COMMANDS = dict(
     debug=debug,
     eval=submit_evaluation,
     render=render_files,
+    cluster=hold_against_cluster,
     finish=end_of_job,
     notify=announce_end,
 )

@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     command("status", "show how each run stands", "folder", "--watch")
     command("cancel", "cancel what is queued or running; runs in progress save first", "folder", "--dry-run")
     command("debug", "run one of the runs here, chosen at random: not on a login node", "spec", "--index")
+    sub = command("cluster", "hold a preset against what the cluster says of itself; prints YAML to paste", "--write")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="a preset, or a new name; left out: the project's cluster")
     sub = command("finish", "(called by batch files) put a stopped run back into the queue", "--max_requeues")
     sub.add_argument("--resubmit", type=Path, metavar="FILE")
     sub.add_argument("--agent", type=int, metavar="CODE", help="of a sweep's agent: its exit code")
@@ -70,6 +72,7 @@ ARGUMENTS = {
     "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
     "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),
     "--watch": dict(action="store_true", help="again every 10 seconds, until nothing is queued or running"),
+    "--write": dict(action="store_true", help="write a first preset, if there is none of that name"),
     "--index": dict(type=int, metavar="N", help="this run instead of a random one"),
     "--max_requeues": dict(type=int, default=0, metavar="N"),
 }

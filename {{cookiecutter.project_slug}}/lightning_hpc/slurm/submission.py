@@ -66,7 +66,8 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
         places = dict(project=root, code=experiment.folder / "code", experiment=experiment.folder)
         print(render(preset, resources, "array", planned.name, **places))
         now = first_wave(todo, preset, resources, [], arguments.canary)
-        print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")
+        for line in about_waves(todo, now, preset, resources):
+            print(line)
         show_calls(calls_for(experiment, now, preset, resources, arguments.canary), preset)
         return 0
     if not agreed("Submit?", arguments):
@@ -134,7 +135,8 @@ def submit_again(
         print(line)
     if arguments.dry_run:
         now = first_wave(todo, preset, resources, elements)
-        print("\n".join(about_waves(todo, now, preset, resources)), end="\n" if len(now) < len(todo) else "")
+        for line in about_waves(todo, now, preset, resources):
+            print(line)
         show_calls(calls_for(experiment, now, preset, resources, beside=experiment.own(elements)), preset)
         return 0
     if not agreed("Submit?", arguments):
