@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from told_slurm import told  # noqa: F401
 
 from lightning_hpc.settings.classes import work_in
 

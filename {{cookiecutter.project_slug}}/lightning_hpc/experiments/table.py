@@ -1,5 +1,6 @@
 """How an experiment stands, as a table for the terminal, and what the user may want to do next."""
 
+import os
 import shutil
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ def table(stand: Sequence[Standing], width: int | None = None) -> str:
         number = "" if best is None else f"{best:.4g}"
         reason = f"  ({run.reason})" if run.reason else ""
         attempt = str(run.status.get("attempt", ""))
-        rows.append((str(run.index), run.state, *progress, number, attempt, run.folder.name + reason))
+        target = f" -> {os.readlink(run.folder)}" if run.folder.is_symlink() else ""
+        rows.append((str(run.index), run.state, *progress, number, attempt, run.folder.name + target + reason))
 
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     width = width or shutil.get_terminal_size((160, 24)).columns

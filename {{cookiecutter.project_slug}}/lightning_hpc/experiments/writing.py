@@ -13,6 +13,7 @@ from ..scheduler.commands import PAUSES
 from ..settings.errors import SettingsError
 from ..settings.yaml_files import dump
 from .experiment import Experiment
+from .links import move
 from .standing import standings
 
 
@@ -55,7 +56,7 @@ def set_aside(experiment: Experiment, overwrite: bool) -> None:
     for run in standings(experiment, elements):
         if run.state in ("running", "pending"):
             raise SettingsError(f"run {run.index} of {folder.name} is {run.state}, {run.reason}: end it first")
-    folder.rename(place_aside(folder))
+    move(folder, place_aside(folder))
 
 
 def write_folder(

@@ -43,17 +43,24 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
     Returns:
         folders with a status.json. A folder that can't be listed is returned as if it were a run's, so that whoever
-        reads it notices. Nothing deeper is looked into, and no hidden folder: .old holds what was moved aside.
+        reads it notices. Nothing deeper is looked into, and no hidden folder: .old holds what was moved aside. A run
+        that an experiment has only linked from another is left out if it is among them itself: it is one run.
     """
     runs: dict[Path, None] = {}  # as an ordered set: a run may be named twice
+    links: list[Path] = []
     for folder in folders:
-        for run in runs_below(folder, levels=2):
+        for run in runs_below(folder, 2, links):
             runs[run] = None
+    if links:
+        real = {run.resolve() for run in runs if run not in links}
+        for link in links:
+            if link.resolve() in real:
+                runs.pop(link, None)
     return list(runs)
 
 
-def runs_below(folder: Path, levels: int) -> list[Path]:
-    """The run folders in a folder and so many levels below it."""
+def runs_below(folder: Path, levels: int, links: list[Path]) -> list[Path]:
+    """The run folders in a folder and so many levels below it; those that are links are added to `links`, too."""
     if (folder / STATUS).exists():
         return [folder]
     if levels == 0:
@@ -61,13 +68,16 @@ def runs_below(folder: Path, levels: int) -> list[Path]:
 
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            found = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except OSError:
         return [folder]
 
     runs = []
-    for name in names:
-        runs += runs_below(folder / name, levels - 1)
+    for entry in sorted(found, key=lambda entry: entry.name):
+        below = runs_below(folder / entry.name, levels - 1, links)
+        if entry.is_symlink() and below == [folder / entry.name]:
+            links += below
+        runs += below
     return runs
 
 

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     for sub in (
         command(
             "submit", "plan, check and submit all runs as one array",
-            "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--check-wandb", "--no-check",
+            "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--link", "--check-wandb", "--no-check",
         ),
         command("retry", "submit again what is not done, queued or running; it resumes",
                 "folder", "--yes", "--dry-run", "--fresh-code"),
@@ -68,6 +68,7 @@ ARGUMENTS = {
     "--dry-run": dict(action="store_true", help="show everything, write and submit nothing"),
     "--canary": dict(action="store_true", help="the first run goes ahead alone until its first validation"),
     "--overwrite": dict(action="store_true", help="move an experiment of this name aside and start over"),
+    "--link": dict(action="store_true", help="link runs that are done in another experiment, don't train them again"),
     "--check-wandb": dict(action="store_true", help="leave out the runs that W&B has as finished, on any cluster"),
     "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
     "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),

@@ -13,6 +13,7 @@ from ..clusters.resources import Resources
 from ..code.compare import notes_on_done
 from ..code.snapshot import notes_on_code
 from ..experiments.experiment import WAIT, Experiment, only_submission
+from ..experiments.links import done_elsewhere, link_runs, remove_broken_links
 from ..experiments.standing import counts, standings
 from ..experiments.waves import forget_waves
 from ..experiments.writing import write
@@ -56,11 +57,17 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     todo = [run.index for run in planned.runs if run.index not in done]
     if done:
         print(f"{len(done)} of them are done already and are left out")
-    if not todo:
+    linked = linkable(planned, todo, arguments.link, root)
+    if arguments.link:
+        todo = [index for index in todo if planned.runs[index].identity not in linked]
+    if not todo and not linked:
         return 0
 
     where = f", {resources.partition}" if resources.partition else ""
-    print(f"{preset.name}{where}: {cost(len(todo), resources)}")
+    if todo:
+        print(f"{preset.name}{where}: {cost(len(todo), resources)}")
+    if arguments.dry_run and not todo:
+        return 0
     if arguments.dry_run:
         experiment = Experiment(planned.folder, planned=False)
         places = dict(project=root, code=experiment.folder / "code", experiment=experiment.folder)
@@ -70,7 +77,7 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
             print(line)
         show_calls(calls_for(experiment, now, preset, resources, arguments.canary), preset)
         return 0
-    if not agreed("Submit?", arguments):
+    if not agreed("Submit?" if todo else "Link them?", arguments):
         return 1
 
     # From here on something is written. If SLURM then refuses, `retry` continues.
@@ -78,7 +85,12 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     planned.folder.parent.mkdir(parents=True, exist_ok=True)
     with only_submission(planned.folder.resolve()):
         experiment = write(planned, root, asked, text, arguments.overwrite)
+        if arguments.link:
+            link_runs(experiment, linked)
         write_batch_files(experiment, preset, resources, root, arguments.canary)
+        if not todo:
+            print(f"nothing to submit; how it stands: python SlurmTrain.py status {experiment.shown}")
+            return 0
         elements = experiment.queue(PAUSES) if queue_limits(preset, resources) else []
         return send_in_waves(experiment, todo, preset, resources, elements, arguments.canary)
 
@@ -120,6 +132,10 @@ def submit_again(
         arguments: the command line.
         root: the project's folder.
     """
+    if not arguments.dry_run:
+        for line in remove_broken_links(experiment):
+            print(line)
+
     # A run that is in the queue must not be submitted twice, so SLURM has to answer here.
     elements = experiment.queue(PAUSES)
     stand = standings(experiment, elements)
@@ -220,6 +236,28 @@ def already_done(planned: Plan, check_wandb: bool, root: Path) -> set[int]:
             )
         done |= finished_in_wandb([run.identity for run in planned.runs], **place)
     return {run.index for run in planned.runs if run.identity in done}
+
+
+def linkable(planned: Plan, todo: Sequence[int], link: bool, root: Path) -> dict[str, Path]:
+    """The runs that are done in another experiment, identity → folder; says so, and what to type.
+
+    Args:
+        planned: the plan.
+        todo: indices of the runs that would be trained.
+        link: True if they are to be linked.
+        root: the project's folder.
+    """
+    found = done_elsewhere(planned.folder, [planned.runs[index].identity for index in todo])
+    if not found:
+        return {}
+    names = ", ".join(sorted({run.parent.name for run in found.values()}))
+    offer = "they are linked" if link else "--link links them instead of training them again"
+    print(f"{len(found)} of them are done in another experiment ({names}): {offer}")
+    settings = planned.run_of(planned.runs[0]).settings.flat
+    statuses = [RunFolder(run).status() for run in found.values()]
+    for line in notes_on_done(statuses, root, planned.folder.parent, settings):
+        print(line)
+    return found
 
 
 def write_batch_files(
