@@ -309,7 +309,7 @@ def test_the_settings_hold_public_class_paths(settings, project):
     assert found["model"]["init_args"]["lr_scheduler"]["class_path"] == "lightning_hpc.training.WarmupCosine"
     assert found["cka"]["class_path"] == "lightning_hpc.cka.CKACallback"
     assert found["trainer"]["callbacks"][0]["class_path"] == "lightning_hpc.training.StopOnDivergence"
-    assert found["trainer"]["logger"][0]["class_path"] == "lightning_hpc.training.WandB"
+    assert found["trainer"]["logger"][0]["class_path"] == "lightning_hpc.trackers.WandB"
 
     names = ["WarmupCosine", "lightning_hpc.training.WarmupCosine"]
     lines = [[], *([f"--model.lr_scheduler={name}"] for name in names)]
@@ -533,38 +533,6 @@ def test_evaluation_of_no_run_says_which_there_are(mistake, train, command):
     assert "there is no run with these settings" in mistake(command=command)
     run = train("fit", "--name=there")
     assert f"the newest run: --run {run.folder.relative_to(Path.cwd())}" in mistake(command=command)
-
-
-# --- trackers by overlay
-
-
-def test_tensorboard(train):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = train("fit", "--config=trackers/tensorboard.yaml", "--trainer.log_every_n_steps=1")
-    events = accumulator.EventAccumulator(str(run.folder / "tensorboard"))
-    events.Reload()
-    assert {"train/loss", "val/loss", "val/acc"} <= set(events.Tags()["scalars"])
-    assert events.Scalars("val/acc")[-1].value == pytest.approx(run.column("val/acc")[-1])
-
-
-def test_mlflow(train):
-    mlflow = pytest.importorskip("mlflow")
-    run = train("fit", "--config=trackers/mlflow.yaml")
-    client = mlflow.MlflowClient("sqlite:///runs/mlflow.db")
-    (experiment,) = [each for each in client.search_experiments() if each.name == "my-research-project"]
-    (logged,) = client.search_runs([experiment.experiment_id])
-    assert logged.data.metrics["val/acc"] == pytest.approx(run.column("val/acc")[-1])
-    assert logged.data.params["data/init_args/batch_size"] == "64"
-
-
-def test_comet_offline(train, tmp_path, monkeypatch):
-    pytest.importorskip("comet_ml")
-    monkeypatch.setenv("COMET_INTERNAL_SENTRY_DSN", "")  # its reports of its own errors
-    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "comet"))
-    run = train("fit", "--config=trackers/comet.yaml", "--trainer.logger.online=false")
-    assert run.status["state"] == "done"
-    found = [each["class_path"].rpartition(".")[2] for each in run.config["trainer"]["logger"]]
-    assert found == ["WandB", "CometLogger"]
 
 
 # --- as a program

@@ -121,7 +121,7 @@ OLD = {
     "mine.training.schedules.WarmupCosine": "lightning_hpc.training.WarmupCosine",
     "mine.training.stopping.StopOnDivergence": "lightning_hpc.training.StopOnDivergence",
     "mine.training.averaging.EMA": "lightning_hpc.training.EMA",
-    "mine.training.trackers.WandB": "lightning_hpc.training.WandB",
+    "mine.training.trackers.WandB": "lightning_hpc.trackers.WandB",
     "mine.cka.CKACallback": "lightning_hpc.cka.CKACallback",
     "mine.cka.callback.CKACallback": "lightning_hpc.cka.CKACallback",
     "mine.datasets.module.DataModule": "lightning_hpc.data.DataModule",

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-ROOMS = ("lightning_hpc.training", "lightning_hpc.data", "lightning_hpc.cka", "lightning_hpc.results")
+ROOMS = ("lightning_hpc.training", "lightning_hpc.data", "lightning_hpc.trackers", "lightning_hpc.cka", "lightning_hpc.results")
 
 # Help and planning look into these rooms for classes that configurations name. CKA is only imported to be used.
-LAZY = ROOMS[:2]
+LAZY = ROOMS[:3]
 
 
 @pytest.mark.parametrize("room", ROOMS)

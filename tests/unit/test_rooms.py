@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "code": {"settings", "files"},
     "survive": {"loading", "values", "runs", "files", "signals"},
     "values": {"signals", "files"},
+    "trackers": {"settings", "runs", "failures", "private_names"},
     "attempts": {"code", "runs", "survive", "signals", "failures", "logs"},
     "data": {"settings", "files", "locks"},
     "cka": set(),
@@ -49,6 +50,7 @@ MAY_IMPORT = {
         "logs",
         "values",
         "private_names",
+        "trackers",
     },
     "locks": set(),
     "scheduler": {"settings"},
@@ -70,7 +72,7 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
-WITHOUT_TORCH = set(MAY_IMPORT) - {"attempts", "loading", "survive", "values", "data", "cka", "training"}
+WITHOUT_TORCH = set(MAY_IMPORT) - {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training"}
 # The exceptions: imported when values are checked.
 WITH_TORCH = {"settings/parser.py", "settings/typed/arguments.py", "settings/typed/facts.py"}
 

@@ -295,7 +295,7 @@ def test_a_run_that_is_disturbed_ends_as_if_nothing_had_happened(root, train, se
 def test_what_fails_around_a_run_costs_neither_the_run_nor_the_agent(root, server, key):
     """The server is away for a while, W&B's own agent breaks down, and the run hangs at its exit."""
     sweep = made(server, root, parameters=ONE)
-    trackers = next(root.glob("*/training/trackers.py"))
+    trackers = next(root.glob("*/trackers/wandb_runs.py"))
     trackers.write_text(trackers.read_text().replace("SECONDS_TO_EXIT = 60", "SECONDS_TO_EXIT = 2"))
     (root / "hang").touch()
     with agents(root, sweep) as (process,):

@@ -48,11 +48,11 @@ IN_PACKAGES = (
     "torch.nn.modules.loss:_Loss",
 )
 
-# The key that W&B would find, without asking anybody for it: training/trackers.py, sweeps/wandb_sweeps.py.
+# The key that W&B would find, without asking anybody for it: trackers/wandb_runs.py, sweeps/wandb_sweeps.py.
 IN_WANDB = (
     "wandb.sdk.wandb_setup:singleton",
     "wandb.sdk.lib.wbauth:read_netrc_auth",
-    # training/trackers.py: a run whose service has died is no longer W&B's present one
+    # trackers/wandb_runs.py: a run whose service has died is no longer W&B's present one
     "wandb.sdk.lib.module:unset_globals",
 )
 

@@ -5,7 +5,7 @@ by importing them, so that planning needs no torch and a user's file runs only i
 
     1. the user's model.py, networks.py and data.py
     2. any other Python file of theirs, in their package or beside Train.py
-    3. what the machine room offers: lightning_hpc.training, lightning_hpc.data, lightning_hpc.cka
+    3. what the machine room offers: lightning_hpc.training, .trackers, .data, .cka
     4. Lightning's and torch's optimizers, schedules, callbacks and loggers
     5. a class that a file of the user's imports
 """
@@ -28,6 +28,7 @@ NOT_OWN = {"Train", "CreateSweep", "SweepAgent", "SlurmTrain", "Report", "confte
 
 LIBRARIES = (
     "lightning_hpc.training",
+    "lightning_hpc.trackers",
     "lightning_hpc.data",
     "lightning_hpc.cka",
     "lightning.pytorch.loggers",
@@ -49,7 +50,7 @@ OLD_MODULES = {
     "training.schedules": "lightning_hpc.training",
     "training.stopping": "lightning_hpc.training",
     "training.averaging": "lightning_hpc.training",
-    "training.trackers": "lightning_hpc.training",
+    "training.trackers": "lightning_hpc.trackers",
     "datasets.module": "lightning_hpc.data",
     "cka": "lightning_hpc.cka",
     "cka.callback": "lightning_hpc.cka",

@@ -231,7 +231,7 @@ class Agent:
         if self.reason is not None:
             return
         self.reason, self.deadline = REASONS[number], time.monotonic() + self.grace
-        self.note.touch()  # before the signal: the run looks for it, see training/trackers.py
+        self.note.touch()  # before the signal: the run looks for it, see trackers/wandb_runs.py
 
         if self.child is not None:
             self.child.hand_on(number)

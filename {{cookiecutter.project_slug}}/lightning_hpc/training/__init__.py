@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from .averaging import EMA, SWA
     from .callbacks import StopOnDivergence
     from .schedules import WarmupCosine, configure_optimizers
-    from .trackers import WandB
+    from ..trackers import WandB
 
 _HOME = {
     "EMA": "averaging",
@@ -15,7 +15,7 @@ _HOME = {
     "StopOnDivergence": "callbacks",
     "WarmupCosine": "schedules",
     "configure_optimizers": "schedules",
-    "WandB": "trackers",
+    "WandB": ".trackers",
 }
 __all__ = [
     "EMA",
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch takes seconds, and help and planning need none."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -118,7 +118,7 @@ def report(whole: Run, metrics: Mapping[str, float], code: int) -> None:
     """
     from ..settings.classes import import_class
     from ..settings.parser import CLI  # late: it imports torch, which the folds' processes have for themselves
-    from .trackers import finish_trackers, place_loggers
+    from ..trackers.chosen import finish_trackers, place_loggers
 
     cli = CLI(whole.command, whole.settings)
     name = short_name({key: value for key, value in whole.changes.items() if key != "data.mode"})

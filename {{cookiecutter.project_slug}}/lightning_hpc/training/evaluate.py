@@ -18,7 +18,7 @@ from ..settings.parser import CLI
 from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
 from ..survive.checkpoint_io import does_not_fit, warm_start
-from .trackers import finish_trackers
+from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, make, result_path
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder that this package is in

@@ -25,7 +25,9 @@ from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
 from ..survive.checkpoint_io import unusable, warm_start
 from .callbacks import is_of_one_layer, main_metrics
-from .trackers import WandB, finish_trackers, in_sweep, report_again
+from ..trackers.chosen import finish_trackers
+from ..trackers.tracker import Tracker
+from ..trackers.wandb_runs import in_sweep, report_again
 from .trainer import check_trains, make, set_length
 
 logger = logging.getLogger(__name__)
@@ -224,7 +226,7 @@ def summary(run: Run, trackers: Sequence[Logger] = ()) -> str:
     lines.append(("test it", f"python Train.py test --run {folder}"))
 
     for tracker in trackers:
-        where = tracker.where() if isinstance(tracker, WandB) else None
+        where = tracker.where() if isinstance(tracker, Tracker) else None
         if where:
-            lines.append(("see it in W&B", where))
+            lines.append((f"see it in {tracker.title}", where))
     return "\n".join(f"{name:<16} {text}" for name, text in lines)

@@ -1,6 +1,4 @@
-"""Experiment trackers. CSV is always written (metrics.csv); Weights & Biases is on in configs/base.yaml; TensorBoard,
-MLflow and Comet are overlays in configs/trackers/.
-"""
+"""Weights & Biases: one run for all attempts, online or offline, also in a sweep."""
 
 import contextlib
 import csv
@@ -13,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -22,11 +19,9 @@ from ..failures import service_has_died
 from ..private_names import check_wandb
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
+from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
-
-# Settings of loggers that name a folder; a relative one is meant relative to the run's folder.
-FOLDER_SETTINGS = ("save_dir", "offline_directory")
 
 # In a W&B sweep, a run that was killed or has crashed comes back until it has had so many attempts: with more, a run
 # with a fault would come back for ever. A run that was asked to stop, and has saved, comes back any number of times.
@@ -35,7 +30,7 @@ MOST_ATTEMPTS = 3
 SECONDS_TO_EXIT = 60  # after its end, a run that hangs would keep W&B's agent from starting the next one
 
 
-class WandB(WandbLogger):
+class WandB(Tracker, WandbLogger):
     """Weights & Biases, online where a key is found and offline where none is. A restart continues the same W&B run.
 
     The key is read by W&B itself, from WANDB_API_KEY or the file that `wandb login` writes; it is never a setting here.
@@ -53,6 +48,8 @@ class WandB(WandbLogger):
         init_timeout: seconds to wait for the server at the start.
         finish_timeout: seconds to wait for the last uploads at the end.
     """
+
+    title = "W&B"
 
     def __init__(
         self,
@@ -153,8 +150,19 @@ class WandB(WandbLogger):
             wandb.teardown()
         unset_globals()  # the next run would otherwise be taken for this one, which has no service
 
+    @classmethod
+    def settings_of(cls, run: Run) -> dict[str, Any]:
+        run_id = f"{run.group}-{run.identity}"
+        if in_sweep():
+            run_id = os.environ.get("WANDB_RUN_ID", run_id)
+
+        tags = []
+        for key, value in run.changes.items():
+            if not isinstance(value, list | dict):
+                tags.append(f"{key}={value}"[:64])  # W&B takes no longer ones
+        return dict(id=run_id, name=run.folder.path.name, group=run.group, tags=tags)
+
     def where(self) -> str | None:
-        """How to see the run in W&B, in one line; None if W&B is disabled."""
         run = self.experiment
         if run.disabled:
             return None
@@ -162,33 +170,32 @@ class WandB(WandbLogger):
             return f"wandb sync {self.save_dir}/wandb/offline-run-*"
         return run.url
 
-
-def finish_trackers(loggers: Sequence[Logger], code: int) -> None:
-    """Let W&B upload what is left and mark its run finished, or crashed if the exit code is not 0."""
-    for tracker in loggers:
-        if not isinstance(tracker, WandB):
-            continue
-        code_for_wandb = sweep_code(tracker, code) if in_sweep() else code
+    def finish(self, code: int) -> None:
+        code_for_wandb = sweep_code(self, code) if in_sweep() else code
         try:
-            tracker.experiment.finish(exit_code=code_for_wandb)
+            self.experiment.finish(exit_code=code_for_wandb)
         except TimeoutError:
-            logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {tracker.save_dir}/wandb/run-*")
+            logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {self.save_dir}/wandb/run-*")
         except Exception as error:
             if not service_has_died(error):
                 raise
-            tracker.forget_service()
+            self.forget_service()
             logger.warning(
-                f"warning: W&B's service has died; what it has kept: wandb sync {tracker.save_dir}/wandb/*run-*"
+                f"warning: W&B's service has died; what it has kept: wandb sync {self.save_dir}/wandb/*run-*"
             )
-    if in_sweep():
-        threading.Thread(target=exit_for_sure, args=[code], daemon=True).start()
 
 
 def exit_for_sure(code: int) -> None:
-    """In a thread: once the program has come to its end, end the process even if something in it hangs."""
-    threading.main_thread().join()
-    time.sleep(SECONDS_TO_EXIT)
-    os._exit(code)
+    """In a sweep: once the program has come to its end, end the process even if something in it hangs."""
+    if not in_sweep():
+        return
+
+    def wait_and_exit() -> None:
+        threading.main_thread().join()
+        time.sleep(SECONDS_TO_EXIT)
+        os._exit(code)
+
+    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 def in_sweep() -> bool:
@@ -231,7 +238,11 @@ def report_again(loggers: Sequence[Logger], settings: dict[str, Any], folder: Ru
         for row in rows:
             metrics = {name: float(value) for name, value in row.items() if value and name != "step"}
             tracker.log_metrics(metrics, step=int(row["step"] or 0))
-    finish_trackers(loggers, 0)
+
+    for tracker in loggers:
+        if isinstance(tracker, WandB):
+            tracker.finish(0)
+    exit_for_sure(0)
 
 
 def default_mode() -> str:
@@ -249,44 +260,3 @@ def default_mode() -> str:
     if settings.mode == "online" and not key and "WANDB_MODE" not in os.environ:
         return "offline"
     return settings.mode
-
-
-def place_loggers(loggers: Any, run: Run) -> list[Any]:
-    """Give each configured logger the run's folder and, for W&B, the run's id, name, group and tags.
-
-    Args:
-        loggers: the parsed setting trainer.logger: None, a bool, one logger or a list of them.
-        run: the run.
-
-    Returns:
-        the list of loggers, settings changed in place.
-    """
-    if not loggers or loggers is True:
-        return []
-    if not isinstance(loggers, list):
-        loggers = [loggers]
-
-    for chosen in loggers:
-        settings: Namespace = chosen.get("init_args") or Namespace()
-        for key in FOLDER_SETTINGS:
-            if isinstance(settings.get(key), str | Path):
-                settings[key] = str(run.folder.path / settings[key])
-
-        if chosen.class_path.endswith(".WandB"):
-            for key, value in wandb_settings(run).items():
-                if settings.get(key) is None:
-                    settings[key] = value
-    return loggers
-
-
-def wandb_settings(run: Run) -> dict[str, Any]:
-    """What W&B calls a run, unless the settings say otherwise."""
-    run_id = f"{run.group}-{run.identity}"
-    if in_sweep():
-        run_id = os.environ.get("WANDB_RUN_ID", run_id)
-
-    tags = []
-    for key, value in run.changes.items():
-        if not isinstance(value, list | dict):
-            tags.append(f"{key}={value}"[:64])  # W&B takes no longer ones
-    return dict(id=run_id, name=run.folder.path.name, group=run.group, tags=tags)
