@@ -75,6 +75,14 @@ def test_with_a_key_the_run_and_all_its_settings_are_online(train, server, key, 
     assert f"W&B: {address}" in log(run) and f"see it in W&B    {address}" in capsys.readouterr().out
 
 
+def test_the_picture_of_cka_is_online(train, server, key):
+    quick = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.accelerator=cpu")
+    assert train("fit", *quick, defaults=True).code == 0
+    (online,) = server.runs.values()
+    (picture,) = [content for name, content in online.files.items() if name.startswith("media/images/cka/init/map")]
+    assert picture.startswith(b"\x89PNG")
+
+
 def test_a_preempted_run_continues_in_the_same_run_with_continuous_steps(train, server, key):
     command = ("fit", disturbed("preempt"), *EVERY_STEP)
     assert train(*command).code == 75
