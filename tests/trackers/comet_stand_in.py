@@ -1,4 +1,4 @@
-"""A stand-in for Comet's server: what the real client needs to record experiments, in memory, on the loopback interface.
+"""A stand-in for the server of Comet: what the real client needs to record experiments, in memory, on loopback.
 
 It knows what comet_ml 3.58 asks for. Everything is answered; what is not known here gets an empty object.
 """

@@ -96,7 +96,10 @@ def test_mlflow_has_the_run_by_its_name_with_settings_metrics_and_picture(train,
     (picture,) = client.list_artifacts(logged.info.run_id, "cka/init/map")
     assert picture.path == "cka/init/map/epoch-000.png" and picture.file_size > 1000
     assert sorted(path.name for path in Path.cwd().iterdir() if path.name != "data") == ["runs"]
-    assert f"see it in MLflow mlflow ui --backend-store-uri sqlite:///{Path.cwd()}/runs/mlflow.db" in capsys.readouterr().out
+    assert (
+        f"see it in MLflow mlflow ui --backend-store-uri sqlite:///{Path.cwd()}/runs/mlflow.db"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("wish, code, status", [("preempt", 75, "KILLED"), ("crash", 1, "FAILED")])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-ROOMS = ("lightning_hpc.training", "lightning_hpc.data", "lightning_hpc.trackers", "lightning_hpc.cka", "lightning_hpc.results")
+ROOMS = tuple(f"lightning_hpc.{room}" for room in ("training", "data", "trackers", "cka", "results"))
 
 # Help and planning look into these rooms for classes that configurations name. CKA is only imported to be used.
 LAZY = ROOMS[:3]
@@ -25,7 +25,8 @@ def test_every_public_name_is_there_and_described(room):
 
 def test_a_models_imports_are_those_of_the_pages():
     from lightning_hpc.data import DataModule, Source, fetch_all  # noqa: F401
-    from lightning_hpc.training import EMA, SWA, StopOnDivergence, WandB, WarmupCosine, configure_optimizers  # noqa: F401
+    from lightning_hpc.trackers import Comet, MLflow, WandB  # noqa: F401
+    from lightning_hpc.training import EMA, SWA, StopOnDivergence, WarmupCosine, configure_optimizers  # noqa: F401
 
 
 @pytest.mark.parametrize("room", LAZY)

@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from .averaging import EMA, SWA
     from .callbacks import StopOnDivergence
     from .schedules import WarmupCosine, configure_optimizers
-    from ..trackers import WandB
 
 _HOME = {
     "EMA": "averaging",
@@ -15,13 +14,12 @@ _HOME = {
     "StopOnDivergence": "callbacks",
     "WarmupCosine": "schedules",
     "configure_optimizers": "schedules",
-    "WandB": ".trackers",
+    "WandB": ".trackers",  # it was here once, and settings of earlier runs say so
 }
 __all__ = [
     "EMA",
     "SWA",
     "StopOnDivergence",
-    "WandB",
     "WarmupCosine",
     "configure_optimizers",
 ]

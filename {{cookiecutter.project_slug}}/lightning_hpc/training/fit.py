@@ -24,10 +24,10 @@ from ..settings.parser import CLI
 from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
 from ..survive.checkpoint_io import unusable, warm_start
-from .callbacks import is_of_one_layer, main_metrics
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
+from .callbacks import is_of_one_layer, main_metrics
 from .trainer import check_trains, make, set_length
 
 logger = logging.getLogger(__name__)

@@ -25,9 +25,9 @@ from ..survive.checkpoint_io import AtomicCheckpointIO
 from ..survive.checkpoints import Checkpoints
 from ..survive.exact_resume import ExactResume
 from ..survive.metrics_file import MetricsFile
+from ..trackers.chosen import place_loggers
 from .callbacks import Bar, BestSoFar, Canary, EpochReport, FolderIsThere, KeepPredictions, RecordSettings
 from .schedules import ContinueAnother
-from ..trackers.chosen import place_loggers
 
 # What says that a rank was started by torchrun, by Open MPI, or by Lightning itself.
 OTHER_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_SIZE", "LOCAL_RANK")
