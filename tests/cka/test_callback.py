@@ -502,3 +502,31 @@ def test_what_can_not_be_copied_switches_it_off(tmp_path):
             with pytest.warns(UserWarning, match=f"CKA is off for the rest of this run: {reason}"):
                 hook(callback, trainer, network)
             assert callback._off
+
+
+# ---- several validations in an epoch, and what is refused before the run begins
+
+
+def test_each_of_several_validations_in_an_epoch_has_its_map(tmp_path):
+    fit(tmp_path, CKACallback("self"), epochs=2, val_check_interval=0.5)
+    steps = [(epoch, 4 * epoch + step) for epoch in (0, 1) for step in (2, 4)]
+    names = sorted(path.stem for path in (tmp_path / "cka").glob("*.npz"))
+    assert names == [f"epoch-{epoch:03d}-step-{step:08d}" for epoch, step in steps]
+    data = np.load(tmp_path / "cka" / f"{names[0]}.npz")
+    assert str(data["row_label"]) == "model, epoch 0, step 2"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"layers": ["3", "hed"]}, "no layer of Net matches 'hed'"),
+        ({"reference_layers": ["hed"]}, "no layer of Net matches 'hed'"),
+        ({"module": "net"}, "Lit has no module 'net'"),
+        ({"reference": "ema"}, "needs a weight-averaging callback"),
+        ({"reference": "there/is/none.ckpt"}, "no checkpoint there/is/none.ckpt"),
+    ],
+)
+def test_what_can_not_work_is_known_before_training(tmp_path, settings, message):
+    callback = CKACallback(**settings)
+    with pytest.raises(CKAError, match=message):
+        callback.prepare(trainer(tmp_path, callback), Lit())

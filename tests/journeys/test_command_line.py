@@ -522,6 +522,8 @@ def test_mistakes_in_a_list_of_callbacks(mistake, text, message):
         (["--init_from=nowhere.ckpt"], "no checkpoint to start from: nowhere.ckpt is not a file"),
         (["--name=../up"], "--name ../up can't name an experiment"),
         (["--trial=-1"], "--trial must be a whole number from 0 on"),
+        (["--cka.layers=[hed]"], "CKA: no layer of ConvNet matches 'hed'; nearest: head"),
+        (["--cka.module=net"], "CKA: Classifier has no module 'net'; it has network"),
     ],
 )
 def test_other_mistakes(mistake, arguments, message):

@@ -195,7 +195,7 @@ def test_the_reference_says_what_python_says(project):
     assert {path.rpartition(".")[2] for path in used} <= {path.rpartition(".")[2] for path in named}
 
 
-@pytest.mark.parametrize("room", ["cka", "data", "results", "training"])
+@pytest.mark.parametrize("room", ["cka", "data", "results", "trackers", "training"])
 def test_the_reference_lists_what_user_code_may_import(room):
     """The front doors of the rooms are the public interface: what they export is what the page lists."""
     module = importlib.import_module(f"lightning_hpc.{room}")

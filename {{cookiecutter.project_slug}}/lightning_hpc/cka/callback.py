@@ -15,17 +15,16 @@ from .compare import Comparison
 from .functional import check_kernel
 from .gram import CKAError
 from .layers import select_layers
-from .map import CKAMap, publish
+from .map import CKAMap, names_of, publish
 from .models import (
     CannotCopy,
     averaging_callback,
     before_call,
-    checkpoint_weights,
+    fixed_reference,
     frozen_copy,
     initial_weights,
     is_compiled,
     label_of,
-    load_weights,
     obstacle,
     original,
     recorded_module,
@@ -38,8 +37,8 @@ class CKACallback(Callback):
     """Compare the model's layers with those of a reference on the validation data, while the model trains.
 
     The layers are recorded while ``validation_step`` runs; the reference is run on the same inputs just before. Each
-    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir`` and, as a picture, to TensorBoard and
-    W&B; the CKA of each layer with its own counterpart is logged as ``cka/REFERENCE/LAYER``, their mean as
+    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir``, with the step in the name if there
+    are several validations in an epoch, and as a picture to the trackers; the CKA of each layer with its own counterpart is logged as ``cka/REFERENCE/LAYER``, their mean as
     ``cka/REFERENCE`` (with "self": the mean over all pairs of different layers).
 
     Training is the same, bit for bit, with and without this callback: it draws no random number, changes no mode,
@@ -125,32 +124,30 @@ class CKACallback(Callback):
     # ---- before training: find the module and the reference ----
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        network = original(recorded_module(pl_module, self.module))
         self._off = False
-        problem = obstacle(trainer, pl_module)
-        if problem is None and self.layers is None and not any(network.children()):
-            problem = f"{type(network).__name__} has no children to take as layers"
-        if problem is not None:
+        if problem := self.prepare(trainer, pl_module):
             self._turn_off(problem)
-            return
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> str | None:
+        """Find the module, and the reference if it does not depend on the training; can be called before ``fit``.
+
+        Returns why this model's layers can't be recorded, or None. A setting that can't work is a CKAError.
+        """
+        network = original(recorded_module(pl_module, self.module))
+        problem = obstacle(trainer, pl_module, network if self.layers is None else None)
+        if problem is not None:
+            return problem
 
         select_layers(network, self.layers)  # for its errors
+        if self._label != "reference":
+            select_layers(network, self.reference_layers)
         if self._label == "ema":
             averaging_callback(trainer)
         try:
-            self._prepare_reference(network, pl_module)
+            self._reference_model = fixed_reference(self.reference, self.reference_layers, network, pl_module)
         except CannotCopy as error:
-            self._turn_off(str(error))
-
-    def _prepare_reference(self, network: nn.Module, pl_module: LightningModule) -> None:
-        """Make the reference, if it does not depend on the training."""
-        if self._label == "checkpoint":
-            self._reference_model = frozen_copy(network)
-            weights = checkpoint_weights(self.reference, pl_module, network)
-            load_weights(self._reference_model, weights, self.reference)
-        elif self._label == "reference":
-            self._reference_model = frozen_copy(recorded_module(self.reference))
-            select_layers(self._reference_model, self.reference_layers)
+            return str(error)
+        return None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not earlier: lazy layers get their weights in the sanity check.
@@ -263,18 +260,18 @@ class CKACallback(Callback):
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the map, log its numbers, write it to files, and send its picture to the trackers."""
-        row_label = f"model, epoch {trainer.current_epoch}"
+        name, row_label = names_of(trainer)
         column_label = row_label if self._label == "self" else self._title
         try:
             self.map = self._comparison.result(row_label, column_label)
         except CKAError as error:
-            rank_zero_warn(f"{error}. No map for epoch {trainer.current_epoch}")
+            rank_zero_warn(f"{error}. No map {name}")
             return
 
         numbers = {f"cka/{self._label}/{name}": value for name, value in self.map.summary().items()}
         pl_module.log_dict(numbers, sync_dist=True)
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "cka" / f"epoch-{trainer.current_epoch:03d}.png"
+            path = Path(trainer.default_root_dir) / "cka" / f"{name}.png"
             if publish(self.map, path, trainer.loggers, f"cka/{self._label}/map", trainer.global_step):
                 self.picture = path
 

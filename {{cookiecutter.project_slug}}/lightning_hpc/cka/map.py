@@ -155,7 +155,7 @@ def plot_cka(
 
 
 def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure", step: int) -> None:
-    """Log a picture with those of Lightning's loggers that take pictures: W&B and TensorBoard.
+    """Log a picture with those of the loggers that take pictures: W&B, MLflow, Comet and TensorBoard.
 
     Args:
         loggers: as in ``trainer.loggers``.
@@ -165,7 +165,7 @@ def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure",
         step: the training step that it shows.
     """
     for logger in loggers:
-        if hasattr(logger, "log_image"):  # W&B
+        if hasattr(logger, "log_image"):  # W&B, MLflow, Comet
             logger.log_image(key, [str(path)], step=step)
         elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
             pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
@@ -187,6 +187,20 @@ def publish(cka_map: CKAMap, path: Path, loggers: Iterable[Any], key: str, step:
         warnings.warn(f"CKA: no picture {path}: {error}", stacklevel=2)
         return False
     return True
+
+
+def names_of(trainer: Any) -> tuple[str, str]:
+    """What the map of a validation is called: its files, and the model in it. The step is named where an epoch has more.
+
+    Args:
+        trainer: Lightning's Trainer, in a validation of ``fit``.
+    """
+    epoch, step = trainer.current_epoch, trainer.global_step
+    every = trainer.val_check_batch  # None: by the clock
+    once = trainer.check_val_every_n_epoch is not None and every is not None and every >= trainer.num_training_batches
+    if once:
+        return f"epoch-{epoch:03d}", f"model, epoch {epoch}"
+    return f"epoch-{epoch:03d}-step-{step:08d}", f"model, epoch {epoch}, step {step}"
 
 
 @contextmanager

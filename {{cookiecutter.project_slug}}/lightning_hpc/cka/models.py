@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .gram import CKAError
-from .layers import NOT_LAYERS
+from .layers import NOT_LAYERS, select_layers
 from .map import replacing
 
 
@@ -141,6 +141,32 @@ def checkpoint_weights(path: str | Path, pl_module: LightningModule, root: nn.Mo
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
+def fixed_reference(
+    reference: str | nn.Module, layers: list[str] | None, network: nn.Module, pl_module: LightningModule
+) -> nn.Module | None:
+    """The model that CKACallback compares with, if it does not depend on the training; None for init, self and ema.
+
+    Args:
+        reference: the path of a checkpoint, or a model.
+        layers: names or globs of the reference's layers.
+        network: the module that is recorded.
+        pl_module: the LightningModule that it is in.
+
+    Raises:
+        CKAError: it does not fit, can't be read, or has no such layers.
+    """
+    label = label_of(reference)
+    if label == "checkpoint":
+        model = frozen_copy(network)
+        load_weights(model, checkpoint_weights(reference, pl_module, network), reference)
+        return model
+    if label == "reference":
+        model = frozen_copy(recorded_module(reference))
+        select_layers(model, layers)
+        return model
+    return None
+
+
 def initial_weights(model: nn.Module, path: Path, trainer: Trainer) -> int:
     """Keep a model's weights at the start of training in a file; when training resumes, load them from there.
 
@@ -180,12 +206,20 @@ def _write_weights(model: nn.Module, step: int, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def obstacle(trainer: Trainer, pl_module: LightningModule) -> str | None:
-    """Why no layer of this LightningModule can be recorded while it trains, or None."""
+def obstacle(trainer: Trainer, pl_module: LightningModule, parent: nn.Module | None) -> str | None:
+    """Why no layer of this LightningModule can be recorded while it trains, or None.
+
+    Args:
+        trainer: its Trainer.
+        pl_module: the LightningModule.
+        parent: the module whose children are to be the layers; None if the layers have been named.
+    """
     if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
         return f"{type(trainer.strategy).__name__} shards the model"
     if getattr(pl_module, "_compiler_ctx", None) is not None:
         return "the LightningModule is compiled as a whole; compile the network in it instead"
+    if parent is not None and not any(parent.children()):
+        return f"{type(parent).__name__} has no children to take as layers"
     return None
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .. import signals
 from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
+from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import write_atomically
 from ..logs import log_file, say, show
@@ -81,6 +83,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         make(cli, run)
         set_length(cli.config, cli.trainer, cli.datamodule)
         check_trains(cli.trainer)
+        check_cka(cli.trainer, cli.model)
         lines = [*damaged_status(folder), *how_it_starts(cli, checkpoint, attempt), *code_lines]
     except (SettingsError, CheckpointError):
         raise
@@ -100,6 +103,24 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         with contextlib.suppress(signals.Stopped):  # the run has ended; only W&B goes without the rest
             finish_trackers(cli.trainer.loggers, code)
     return code
+
+
+def check_cka(trainer: Trainer, model: LightningModule) -> None:
+    """Check the settings of CKA against the model, as far as it has its layers by now.
+
+    Raises:
+        SettingsError: a setting can't work, such as a layer that is not there.
+    """
+    # What is made in these hooks is not there yet; then CKA itself looks when training starts.
+    if any(is_overridden(hook, model) for hook in ("setup", "configure_model", "configure_sharded_model")):
+        return
+    for callback in trainer.callbacks:
+        if not isinstance(callback, CKACallback):
+            continue
+        try:
+            callback.prepare(trainer, model)
+        except CKAError as error:
+            raise SettingsError(str(error)) from None
 
 
 def already_done(cli: CLI, run: Run, root: Path) -> int:
