@@ -37,9 +37,10 @@ class CKACallback(Callback):
     """Compare the model's layers with those of a reference on the validation data, while the model trains.
 
     The layers are recorded while ``validation_step`` runs; the reference is run on the same inputs just before. Each
-    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir``, with the step in the name if there
-    are several validations in an epoch, and as a picture to the trackers; the CKA of each layer with its own counterpart is logged as ``cka/REFERENCE/LAYER``, their mean as
-    ``cka/REFERENCE`` (with "self": the mean over all pairs of different layers).
+    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir``, with the step in the name if an epoch
+    has several, and as a picture to the trackers; the CKA of each layer with its own counterpart is logged as
+    ``cka/REFERENCE/LAYER``, their mean as ``cka/REFERENCE/mean`` (with "self": the mean over all pairs of different
+    layers).
 
     Training is the same, bit for bit, with and without this callback: it draws no random number, changes no mode,
     weight or statistic, adds nothing to checkpoints, and its hooks live only while a validation batch runs. A setting

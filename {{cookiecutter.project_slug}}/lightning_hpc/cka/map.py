@@ -190,7 +190,7 @@ def publish(cka_map: CKAMap, path: Path, loggers: Iterable[Any], key: str, step:
 
 
 def names_of(trainer: Any) -> tuple[str, str]:
-    """What the map of a validation is called: its files, and the model in it. The step is named where an epoch has more.
+    """What a validation's map is called: its files, and the model in it; with the step where an epoch has several.
 
     Args:
         trainer: Lightning's Trainer, in a validation of ``fit``.

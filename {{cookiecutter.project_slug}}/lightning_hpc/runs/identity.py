@@ -25,6 +25,7 @@ NOT_IDENTITY = (
     "print_config",
     "trial",  # its effect is the seed, which counts
     "canary",
+    "then",
     "checkpoints",
     "cka",
     "data.num_workers",

@@ -38,6 +38,7 @@ settings (all of them: python Train.py fit --help):
   --name EXPERIMENT     the experiment the run belongs to
   --trial N             repeat the run with seed N, in a folder of its own
   --runs_dir FOLDER     where run folders go
+  --then test           fit: test the run at its end
   --run FOLDER          the run in this folder: fit continues it; validate, test and predict use it
   --extend FOLDER       fit: train the finished run in this folder for longer, in a folder of its own
   --run EXPERIMENT --index N   run N of a planned experiment, see SlurmTrain.py

@@ -18,8 +18,11 @@ from ..settings.parser import CLI
 from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
 from ..survive.checkpoint_io import does_not_fit, warm_start
+from ..survive.metrics_file import MetricsFile
 from ..trackers.chosen import finish_trackers
-from .trainer import data_setting, make, result_path
+from .trainer import data_setting, is_of_test_set, make, result_path
+
+ABOUT_TEST = ("checkpoint", "step", "epoch", "time")  # what stands in test.json beside the metrics
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder that this package is in
 
@@ -71,6 +74,36 @@ def evaluate(cli: CLI, run: Run, root: Path) -> int:
     return 0
 
 
+def test_at_end(cli: CLI, run: Run) -> None:
+    """Test a run that has just been trained, with the same checkpoint and the same results as the command `test`.
+
+    Args:
+        cli: its settings, and the Trainer that has trained it.
+        run: the run.
+
+    Raises:
+        CheckpointError: it has no such checkpoint.
+    """
+    trainer = cli.trainer
+    if trainer.fast_dev_run:
+        return  # it has saved nothing
+    checkpoint = choose_checkpoint(cli, run)
+    say(f"test: {checkpoint.path} (step {checkpoint.step}, epoch {checkpoint.epoch})")
+
+    # metrics.csv is of the training, and trackers get the test set's results alone.
+    loggers = trainer.loggers
+    trackers = [tracker for tracker in loggers if not isinstance(tracker, MetricsFile)]
+    trainer.loggers = trackers if is_of_test_set(cli.config) else []
+    try:
+        results = trainer.test(
+            cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint.path, verbose=False, weights_only=True
+        )
+    finally:
+        trainer.loggers = loggers
+    if trainer.is_global_zero:
+        save_metrics(results, checkpoint, result_path(cli.config, run, "test.json"))
+
+
 def choose_checkpoint(cli: CLI, run: Run) -> Found:
     """The checkpoint to evaluate.
 
@@ -88,7 +121,7 @@ def choose_checkpoint(cli: CLI, run: Run) -> Found:
     if final and run.command == "validate":
         raise SettingsError("with data.mode final there is no validation data: all of it was trained on; use `test`")
     default = "last" if final or cli.config.checkpoints.monitor is None else "best"
-    return find_checkpoint(folder / "checkpoints", cli.config.ckpt_path or default)
+    return find_checkpoint(folder / "checkpoints", cli.config.get("ckpt_path") or default)
 
 
 def save_metrics(results: list[dict[str, float]], checkpoint: Found, path: Path) -> None:

@@ -1,6 +1,7 @@
 """`fit`: one run from its folder to its summary, around the Trainer."""
 
 import contextlib
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from .. import signals
 from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
 from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
-from ..files import write_atomically
+from ..files import read_json, write_atomically
 from ..logs import log_file, say, show
 from ..runs.folder import EXIT_CODES, RunFolder, is_own
 from ..runs.run import Run
@@ -30,7 +31,8 @@ from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
 from .callbacks import is_of_one_layer, main_metrics
-from .trainer import check_trains, make, set_length
+from .evaluate import ABOUT_TEST, evaluate, test_at_end
+from .trainer import check_trains, make, result_path, set_length
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         set_length(cli.config, cli.trainer, cli.datamodule)
         check_trains(cli.trainer)
         check_cka(cli.trainer, cli.model)
+        check_then(cli)
         lines = [*damaged_status(folder), *how_it_starts(cli, checkpoint, attempt), *code_lines]
     except (SettingsError, CheckpointError):
         raise
@@ -123,6 +126,19 @@ def check_cka(trainer: Trainer, model: LightningModule) -> None:
             raise SettingsError(str(error)) from None
 
 
+def check_then(cli: CLI) -> None:
+    """Check that a run can be tested at its end, if that is asked for.
+
+    Raises:
+        SettingsError: the model or the data can't be tested.
+    """
+    if cli.config.then is None:
+        return
+    for thing, hook in ((cli.model, "test_step"), (cli.datamodule, "test_dataloader")):
+        if not is_overridden(hook, thing):
+            raise SettingsError(f"--then test: {type(thing).__name__} has no {hook}")
+
+
 def already_done(cli: CLI, run: Run, root: Path) -> int:
     """Say that a run is done already, and where its results are; returns the exit code."""
     print(done_line(*code_of(run, root)))
@@ -130,6 +146,8 @@ def already_done(cli: CLI, run: Run, root: Path) -> int:
     if in_sweep() and rank_zero_only.rank == 0:
         make(cli, run)  # for its trackers: the sweep has to hear the result
         report_again(cli.trainer.loggers, cli.resolved, run.folder)
+    if cli.config.then == "test" and not result_path(cli.config, run, "test.json").exists():
+        return evaluate(CLI("test", run.settings), dataclasses.replace(run, command="test"), root)
     return 0
 
 
@@ -181,17 +199,22 @@ def train(cli: CLI, run: Run, checkpoint: Found | None) -> int:
     try:
         with watched_ranks(run):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+            problem = nothing_trained(cli, run, checkpoint)
+            reached = dict(step=trainer.global_step, epoch=trainer.current_epoch, metrics=last_metrics(trainer))
+
+            # Before the run is done: one that is stopped during its test is tested when it is started again.
+            if problem is None and cli.config.then == "test":
+                test_at_end(cli, run)
     except signals.Stopped as stopped:
         return ended_early(run, stopped.reason)
     except Exception as error:
         return failed(run, error)
 
-    problem = nothing_trained(cli, run, checkpoint)
     if problem is not None:
         say(f"error: {problem}")
         return write_end(run, "failed", problem)
     if leader:
-        folder.end("done", step=trainer.global_step, epoch=trainer.current_epoch, metrics=last_metrics(trainer))
+        folder.end("done", **reached)
         show(summary(run, trainer.loggers))
     return EXIT_CODES["done"]
 
@@ -244,7 +267,11 @@ def summary(run: Run, trackers: Sequence[Logger] = ()) -> str:
     pictures = sorted((folder / "cka").glob("*.png"))
     if pictures:
         lines.append(("CKA", f"{pictures[-1]}"))
-    lines.append(("test it", f"python Train.py test --run {folder}"))
+    tested = {name: value for name, value in read_json(folder / "test.json").items() if name not in ABOUT_TEST}
+    if tested:
+        lines.append(("test", f"{main_metrics(tested)}; in {folder}/test.json"))
+    else:
+        lines.append(("test it", f"python Train.py test --run {folder}"))
 
     for tracker in trackers:
         where = tracker.where() if isinstance(tracker, Tracker) else None

@@ -43,8 +43,7 @@ def make(cli: CLI, run: Run) -> None:
     training = run.command == "fit"
 
     # The test set's metrics alone are the run's: those of another set would take their place.
-    of_test_set = run.command == "test" and data_setting(config, "test_on") in (None, "test")
-    tracked = training or of_test_set
+    tracked = training or (run.command == "test" and is_of_test_set(config))
     config.trainer.logger = place_loggers(config.trainer.logger, run) if tracked else False
     cli.make_model()
 
@@ -204,14 +203,18 @@ def note_checkpoint(folder: RunFolder, checkpoints: Checkpoints, entry: dict[str
 
 def compile_networks(model: LightningModule) -> None:
     """Compile the networks in a model in place, so that the names of the weights stay as they are."""
-    for child in model.children():
-        if not isinstance(child, Metric):
-            child.compile()
+    for network in (child for child in model.children() if not isinstance(child, Metric)):
+        network.compile()
 
 
 def data_setting(config: Namespace, name: str) -> Any:
     """A setting of the data; None if the DataModule has no such setting."""
     return (config.data.get("init_args") or Namespace()).get(name)
+
+
+def is_of_test_set(config: Namespace) -> bool:
+    """True if a test is of the test set, and not of other data (data.test_on)."""
+    return data_setting(config, "test_on") in (None, "test")
 
 
 def result_path(config: Namespace, run: Run, name: str) -> Path:

@@ -77,6 +77,7 @@ def add_run_arguments(parser: Parser) -> None:
         default="same",
         help="changed: continue an interrupted run although its code has changed since.",
     )
+    parser.add_argument("--then", type=Literal["test"] | None, help="test: test the run at its end, as `test` does.")
     parser.add_argument("--canary", type=bool, default=False, help="Save and stop after the first validation.")
     parser.add_argument("--init_from", type=str | None, help="Checkpoint whose weights a new run starts from.")
     parser.add_argument("--init_strict", type=bool, default=True, help="All weights must be in it, and no others.")
