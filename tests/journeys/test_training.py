@@ -148,6 +148,27 @@ def test_time_throughput_and_memory_are_logged(train):
     assert 0.05 < run.column("memory/peak_gib")[0] < 100
 
 
+def test_the_use_of_the_cores_is_logged(train):
+    run = train("fit", "--data.num_workers=1")
+    assert 0 < run.column("usage/cpu_percent")[0] < 150  # the system counts in hundredths of a second
+    assert "usage/gpu_percent" not in run.rows[0] or torch.cuda.is_available()
+
+
+def test_cpu_time_counts_processes_that_run_and_those_that_have_ended():
+    from lightning_hpc.training.usage import cpu_seconds
+
+    before = cpu_seconds()
+    busy = [sys.executable, "-c", "sum(range(20_000_000)); print(flush=True); input()"]
+    with subprocess.Popen(busy, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        running = cpu_seconds() - before
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.wait()
+    ended = cpu_seconds() - before
+    assert running > 0.05 and ended >= running - 0.05
+
+
 def test_the_log_has_time_rank_and_level(train):
     run = train("fit")
     lines = (run.folder / "logs" / "rank-0.log").read_text().splitlines()

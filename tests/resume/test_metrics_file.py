@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import time
 
 import pytest
 from test_checkpoint_files import no_file_larger_than
@@ -11,8 +12,17 @@ from lightning_hpc.survive.metrics_file import MetricsFile
 
 
 def read(folder):
+    """The rows without their times."""
     with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row.pop("seconds", None)
+    return rows
+
+
+def seconds(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [float(row["seconds"]) for row in csv.DictReader(file)]
 
 
 def test_rows_are_there_at_once_with_all_digits(tmp_path):
@@ -49,9 +59,35 @@ def test_a_restart_goes_on_and_drops_what_comes_again(tmp_path):
     assert second.rows == 4
 
 
+def test_seconds_are_those_of_all_attempts_without_the_waiting(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first = MetricsFile(tmp_path)
+    for step in range(3):
+        now += 10
+        first.log_metrics(dict(loss=1.0), step)
+    now += 5000  # killed, and waiting in the queue
+    second = MetricsFile(tmp_path)
+    now += 4
+    second.rewind(1)  # two steps are lost, and the time that they took is spent
+    second.log_metrics(dict(loss=1.0), 1)
+    second.finalize("success")
+    now += 3
+    second.log_metrics(dict(loss=1.0), 2)
+    assert seconds(tmp_path) == [10, 34, 37]
+
+
+def test_a_file_of_an_earlier_version_gets_the_column(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,epoch,loss\n0,0,1.5\n")
+    MetricsFile(tmp_path).log_metrics(dict(epoch=0, loss=1.0), 1)
+    with (tmp_path / "metrics.csv").open() as file:
+        old, new = csv.DictReader(file)
+    assert (old["loss"], old["seconds"]) == ("1.5", "") and float(new["seconds"]) >= 0
+
+
 def test_a_file_that_is_not_open_yet_is_opened_by_whatever_comes_first(tmp_path):
     MetricsFile(tmp_path / "a" / "b").sync()
-    assert (tmp_path / "a" / "b" / "metrics.csv").read_text() == "step,epoch\n"
+    assert (tmp_path / "a" / "b" / "metrics.csv").read_text() == "step,epoch,seconds\n"
     MetricsFile(tmp_path).log_metrics(dict(epoch=0), 1)  # no new column
     assert read(tmp_path) == [dict(step="1", epoch="0")]
     MetricsFile(tmp_path / "unused").finalize("success")

@@ -48,12 +48,12 @@ def run(folder, state="done", metrics=None, changes=None, rows=(), started=0, **
 @pytest.fixture
 def runs(tmp_path):
     folder = tmp_path / "runs"
-    header = ("step", "epoch", "loss", "val/acc")
+    header = ("step", "epoch", "seconds", "loss", "val/acc")
     for number, rate in enumerate([0.1, 0.1, 0.01, 0.01]):
         trial = number % 2
         run(
             folder / "rates" / f"{number:03d}-lr", metrics={"val/acc": 0.5 + number / 10}, lr=rate, started=9 - number,
-            changes={"trial": trial, "model.lr": rate}, rows=[header, (0, 0, 1.5, ""), (1, 0, 0.25, 0.5 + number / 10)],
+            changes={"trial": trial, "model.lr": rate}, rows=[header, (0, 0, 2.5, 1.5, ""), (1, 0, 4.0, 0.25, 0.5 + number / 10)],
         )  # fmt: skip
     for file in folder.glob("*/00[13]*/config.yaml"):
         file.write_text(file.read_text().replace("seed_everything: 0", "seed_everything: 1"))
@@ -91,9 +91,10 @@ def test_one_row_for_each_run_with_what_differs_or_was_asked_for(runs):
 def test_curves_are_those_of_the_files(runs):
     curves = read(runs).curves
     mine = curves[curves["run"] == str(runs / "rates" / "002-lr")]
-    assert mine[["step", "epoch", "metric", "value"]].values.tolist() == [
-        [0, 0, "loss", 1.5], [1, 0, "loss", 0.25], [1, 0, "val/acc", 0.7],
+    assert mine[["step", "epoch", "seconds", "metric", "value"]].values.tolist() == [
+        [0, 0, 2.5, "loss", 1.5], [1, 0, 4.0, "loss", 0.25], [1, 0, 4.0, "val/acc", 0.7],
     ]  # fmt: skip
+    assert curves[curves["run"] == str(runs / "other" / "000-deep")]["seconds"].isna().all()  # of an earlier version
     (diverged,) = curves[curves["run"] == str(runs / "other" / "000-deep")]["value"]
     assert math.isnan(diverged)  # logged as NaN, which is not an empty cell
 

@@ -37,8 +37,8 @@ class CKACallback(Callback):
     """Compare the model's layers with those of a reference on the validation data, while the model trains.
 
     The layers are recorded while ``validation_step`` runs; the reference is run on the same inputs just before. Each
-    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir``, with the step in the name if an epoch
-    has several, and as a picture to the trackers; the CKA of each layer with its own counterpart is logged as
+    map goes to ``cka/epoch-NNN.npz`` and ``.png`` in ``trainer.default_root_dir``, with the step in the name if an
+    epoch has several, and as a picture to the trackers; the CKA of each layer with its counterpart is logged as
     ``cka/REFERENCE/LAYER``, their mean as ``cka/REFERENCE/mean`` (with "self": the mean over all pairs of different
     layers).
 

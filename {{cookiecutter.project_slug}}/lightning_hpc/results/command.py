@@ -100,7 +100,7 @@ def first_columns(results: Results) -> list[str]:
 
     # What is the same for all runs, and what is measured beside the results, is looked for less often.
     same = [name for name in results.settings if name not in results.different and len(results) > 1]
-    beside = [name for name in shown if name.startswith(("train/", "time/", "memory/", "cka/"))]
+    beside = [name for name in shown if name.startswith(("train/", "time/", "memory/", "usage/", "cka/"))]
     shown = [name for name in shown if name not in same and name not in beside] + beside
     shown += [name for name in same if name in columns]
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-INDEX = ("step", "epoch")  # columns that say where a value belongs; all others are metrics
+INDEX = ("step", "epoch", "seconds")  # columns that say where a value belongs; all others are metrics
 
 
 class Block(NamedTuple):
@@ -36,8 +36,8 @@ def read_curves(texts: Mapping[str, bytes]) -> tuple["pd.DataFrame", dict[str, s
         texts: run → content of its metrics.csv. A last line without an end is left out: it is being written.
 
     Returns:
-        a table with the columns run, step, epoch, metric, value, one row a value: those of one run and metric are in
-        the order in which they were logged; and run → reason for those whose file can't be read.
+        a table with the columns run, step, epoch, seconds, metric, value, one row a value: those of one run and metric
+        are in the order in which they were logged; and run → reason for those whose file can't be read.
     """
     blocks, reasons = [], {}
     for header, bodies in by_header(texts).items():
@@ -120,12 +120,13 @@ def long_table(blocks: list[Block], runs: list[str]) -> "pd.DataFrame":
 
     place = {run: number for number, run in enumerate(runs)}
     metrics: dict[str, int] = {}
-    pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", "step", "epoch", "metric", "value")}
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in ("run", "step", "epoch", "seconds", "metric", "value")}
 
     for block in blocks:
         run = np.array([place[name] for name in block.runs], dtype=np.int32)[block.run]
         step = whole_numbers(block, "step")
         epoch = whole_numbers(block, "epoch")
+        seconds = block.columns.get("seconds", np.full(len(block.run), np.nan))  # files of earlier versions have none
 
         # Column by column, without the empty cells: most rows hold a few of the metrics.
         for name, values in block.columns.items():
@@ -138,6 +139,7 @@ def long_table(blocks: list[Block], runs: list[str]) -> "pd.DataFrame":
             pieces["run"].append(run[rows])
             pieces["step"].append(step[rows])
             pieces["epoch"].append(epoch[rows])
+            pieces["seconds"].append(seconds[rows])
             pieces["metric"].append(np.full(len(rows), metrics.setdefault(name, len(metrics)), dtype=np.int32))
             pieces["value"].append(values[rows])
 
@@ -147,8 +149,8 @@ def long_table(blocks: list[Block], runs: list[str]) -> "pd.DataFrame":
 
     run_names = pd.Categorical.from_codes(joined["run"], categories=runs)
     metric_names = pd.Categorical.from_codes(joined["metric"], categories=list(metrics))
-    columns = {"run": run_names, "step": joined["step"], "epoch": joined["epoch"], "metric": metric_names}
-    return pd.DataFrame(columns | {"value": joined["value"]}, copy=False)
+    columns = {"run": run_names, "step": joined["step"], "epoch": joined["epoch"], "seconds": joined["seconds"]}
+    return pd.DataFrame(columns | {"metric": metric_names, "value": joined["value"]}, copy=False)
 
 
 def whole_numbers(block: Block, name: str) -> np.ndarray:

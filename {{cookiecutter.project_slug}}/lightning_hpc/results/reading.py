@@ -2,7 +2,7 @@
 
     results = read("runs/wide", "runs/deep")
     results.table                       # pandas: a row a run
-    results.curves                      # pandas: run, step, epoch, metric, value
+    results.curves                      # pandas: run, step, epoch, seconds, metric, value
     read(where="`val/acc` > 0.9")       # the query language of pandas; names with / or . stand in backquotes
 
 The folders are the truth: nothing is asked of SLURM or W&B, and runs may be going on meanwhile.
@@ -200,7 +200,7 @@ class Results:
 
     @property
     def curves(self) -> "pd.DataFrame":
-        """All logged values: run (its folder), step, epoch, metric, value. A file that can't be read has none."""
+        """All logged values: run (its folder), step, epoch, seconds, metric, value. A file that can't be read has none."""
         return self._curves[0]
 
     @property

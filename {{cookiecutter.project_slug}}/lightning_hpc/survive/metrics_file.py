@@ -7,11 +7,16 @@ were. On resume the rows after it are dropped, since they are about to be logged
 twice. A checkpoint that is not one of the run's own can't know the rows. Then they are cut by its step, and what is cut
 is kept in .old/. Numbers are written so that reading gives the same float. (Lightning's CSVLogger deletes the file on a
 restart.)
+
+`seconds` is the running time of all attempts together when the row was logged, without the waiting in between: what a
+learning curve over time needs. Work that was lost and is repeated counts twice, as it costs twice. It is the one column
+that differs between a run that was interrupted and one that was not.
 """
 
 import csv
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +42,9 @@ class MetricsFile(Logger):
         self.path = Path(save_dir) / file_name
         self.rows = 0  # logged so far
         self.repeats = False  # what is logged now is in the file already
-        self._columns = ["step", "epoch"]
+        self._columns = ["step", "epoch", "seconds"]
+        self._clock = time.monotonic()
+        self._seconds_before = 0.0  # of earlier attempts, as far as they have logged
         self._waiting: list[dict[str, Any]] = []  # logged, but not in the file: only when the disk is full
         self._file: Any = None  # unbuffered, so that a row is in the file when `write` returns
 
@@ -54,7 +61,8 @@ class MetricsFile(Logger):
         if self.repeats:
             return
         self._open()
-        self._waiting.append({"step": step, **metrics})
+        seconds = round(self._seconds_before + time.monotonic() - self._clock, 3)
+        self._waiting.append({"step": step, "seconds": seconds, **metrics})
         self.rows += 1
 
         try:
@@ -105,6 +113,7 @@ class MetricsFile(Logger):
             rank_zero_warn(f"{self.path} lacks its last {len(self._waiting)} rows: {error.strerror}")
         self._file.close()
         self._file = None
+        self._clock = time.monotonic()  # what may still come counts from the last row on
 
     def _open(self) -> None:
         """Continue the file if there is one; a last line that a kill has cut off is dropped."""
@@ -113,6 +122,7 @@ class MetricsFile(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._read()
         columns = list(rows[0]) if rows else self._columns
+        self._seconds_before = latest(rows)  # now, while the rows are there that are about to be dropped
         self._rewrite(rows, columns)
 
     def _read(self) -> list[dict[str, Any]]:
@@ -169,6 +179,11 @@ def rows_before(step: int, rows: list[Row]) -> tuple[list[Row], list[Row]]:
             place = earlier if float(row["step"]) < step else later
         place.append(row)
     return earlier, later
+
+
+def latest(rows: list[Row]) -> float:
+    """The largest number of seconds in these rows; 0 if there is none, as in files of earlier versions."""
+    return max((float(row["seconds"]) for row in rows if row.get("seconds")), default=0.0)
 
 
 def with_header(rows: list[Row], columns: list[str]) -> bytes:

@@ -236,7 +236,7 @@ def report_again(loggers: Sequence[Logger], settings: dict[str, Any], folder: Ru
         if tracker.experiment.step > 0:
             continue  # W&B has them: the run was killed between its end and W&B's hearing of it
         for row in rows:
-            metrics = {name: float(value) for name, value in row.items() if value and name != "step"}
+            metrics = {name: float(value) for name, value in row.items() if value and name not in ("step", "seconds")}
             tracker.log_metrics(metrics, step=int(row["step"] or 0))
 
     for tracker in loggers:

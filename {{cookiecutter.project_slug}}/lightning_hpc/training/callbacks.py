@@ -21,6 +21,7 @@ from ..logs import say
 from ..runs.folder import RunFolder
 from ..survive.checkpoints import Checkpoints
 from ..values.predictions import Batch, as_record, on_cpu, target_of, write
+from .usage import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -126,25 +127,33 @@ class EpochReport(Callback):
     """Reports each epoch: a plain line with its metrics, and its time, throughput and memory to the trackers.
 
     The line goes to the log file, and to the output too if that is no terminal, where Lightning shows a progress bar.
-    Logged are seconds, training samples per second on all ranks, and the peak memory of the process and the GPU in GiB.
+    Logged are seconds, training samples per second on all ranks, the peak memory of the process and the GPU in GiB, and
+    how busy the cores and the GPU were in per cent.
     """
 
     def __init__(self) -> None:
         self.file_only = sys.stderr.isatty()
         self.ended: str | None = None  # the epoch to report, once its metrics are complete
+        self.usage = Usage()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A checkpoint of Lightning's own, from the middle of an epoch, resumes without the hook below.
-        self.start, self.samples = time.monotonic(), 0
+        self.begin()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.report(trainer)
+        self.begin()
+
+    def begin(self) -> None:
+        """Measure from now on."""
         self.start, self.samples = time.monotonic(), 0
+        self.usage.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.samples += batch_size(batch)
+        self.usage.look(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The line waits: what the model logs at the end of the epoch is not among the metrics yet.
@@ -157,6 +166,7 @@ class EpochReport(Callback):
             "time/epoch_s": seconds,
             "time/samples_per_s": self.samples * trainer.world_size / seconds,
             "memory/peak_gib": peak_memory(),
+            **self.usage.values(),
         }
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
