@@ -53,7 +53,8 @@ def runs(tmp_path):
         trial = number % 2
         run(
             folder / "rates" / f"{number:03d}-lr", metrics={"val/acc": 0.5 + number / 10}, lr=rate, started=9 - number,
-            changes={"trial": trial, "model.lr": rate}, rows=[header, (0, 0, 2.5, 1.5, ""), (1, 0, 4.0, 0.25, 0.5 + number / 10)],
+            changes={"trial": trial, "model.lr": rate},
+            rows=[header, (0, 0, 2.5, 1.5, ""), (1, 0, 4.0, 0.25, 0.5 + number / 10)],
         )  # fmt: skip
     for file in folder.glob("*/00[13]*/config.yaml"):
         file.write_text(file.read_text().replace("seed_everything: 0", "seed_everything: 1"))

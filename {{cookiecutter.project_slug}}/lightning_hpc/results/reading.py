@@ -200,7 +200,7 @@ class Results:
 
     @property
     def curves(self) -> "pd.DataFrame":
-        """All logged values: run (its folder), step, epoch, seconds, metric, value. A file that can't be read has none."""
+        """All logged values: run (its folder), step, epoch, seconds, metric, value; none of broken files."""
         return self._curves[0]
 
     @property

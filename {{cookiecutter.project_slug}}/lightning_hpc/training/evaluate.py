@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 
 from .. import signals
 from ..code.compare import warn_of_other_code
@@ -91,15 +92,18 @@ def test_at_end(cli: CLI, run: Run) -> None:
     say(f"test: {checkpoint.path} (step {checkpoint.step}, epoch {checkpoint.epoch})")
 
     # metrics.csv is of the training, and trackers get the test set's results alone.
-    loggers = trainer.loggers
+    loggers, callbacks = trainer.loggers, trainer.callbacks
     trackers = [tracker for tracker in loggers if not isinstance(tracker, MetricsFile)]
     trainer.loggers = trackers if is_of_test_set(cli.config) else []
+
+    # The checkpoint has the averaged weights as the model's. Who averages would put the last ones back, to train on.
+    trainer.callbacks = [callback for callback in callbacks if not isinstance(callback, WeightAveraging)]
     try:
         results = trainer.test(
             cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint.path, verbose=False, weights_only=True
         )
     finally:
-        trainer.loggers = loggers
+        trainer.loggers, trainer.callbacks = loggers, callbacks
     if trainer.is_global_zero:
         save_metrics(results, checkpoint, result_path(cli.config, run, "test.json"))
 

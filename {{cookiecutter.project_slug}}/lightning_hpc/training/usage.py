@@ -1,4 +1,4 @@
-"""How busy the cores and the GPU are that a run has: a run that leaves them idle waits for its data, or is too small."""
+"""How busy a run's cores and GPU are: one that leaves them idle waits for its data, or is too small for them."""
 
 import contextlib
 import os
