@@ -110,18 +110,29 @@ def state_of(name: str, pauses: Sequence[float] = ()) -> str | None:
 
 
 def endings(jobs: Sequence[str], cluster: str | None = None) -> dict[str, str]:
-    """How jobs have ended, such as OUT_OF_MEMORY, by their own ids; {} where nobody keeps accounts or answers.
+    """How jobs have ended, such as OUT_OF_MEMORY, by their own ids; {} where nobody knows.
+
+    Where no accounts are kept, SLURM still knows for some minutes.
 
     Args:
         jobs: ids as SLURM_JOB_ID has them.
         cluster: where they were; None: on this machine's cluster.
     """
-    if not jobs or not shutil.which("sacct"):
+    if not jobs:
         return {}
     where = [f"--clusters={cluster}"] if cluster else []
-    lines = ["--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,State"]
-    done = call(["sacct", *where, *lines, f"--jobs={','.join(jobs)}"])
-    return dict(line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
+    those = f"--jobs={','.join(jobs)}"
+    if shutil.which("sacct"):
+        lines = ["--noheader", "--parsable2", "--allocations", "--format=JobIDRaw,State"]
+        done = call(["sacct", *where, *lines, those])
+        if done.returncode == 0:
+            return dict(line.split("|", 1) for line in done.stdout.splitlines() if "|" in line)
+
+    try:
+        said = ask(["squeue", *where, "--all", "--noheader", "--array", "--states=all", f"--format={MARK}%A|%T", those])
+    except NoAnswer:
+        return {}
+    return dict(line.removeprefix(MARK).split("|", 1) for line in said.splitlines() if line.startswith(MARK))
 
 
 def requeue(name: str, pauses: Sequence[float] = ()) -> str | None:

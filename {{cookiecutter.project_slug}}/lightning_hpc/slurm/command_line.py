@@ -20,6 +20,7 @@ from ..experiments.early_endings import with_early_endings
 from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.standing import counts, standings
 from ..experiments.table import advice, table
+from ..experiments.triage import why
 from ..experiments.waves import forget_waves, waiting
 from ..notify import notify
 from ..runs.plan import plan
@@ -70,7 +71,8 @@ def show_status(arguments: argparse.Namespace, root: Path) -> int:
         except NoAnswer as error:
             silence = str(error)
         stand = with_early_endings(experiment, standings(experiment, elements), silence is None)
-        lines = [table(stand), counts(stand), *advice(experiment, stand, silence)]
+        shown = ["\n".join(why(experiment, stand))] if arguments.why else [table(stand)]
+        lines = [*filter(None, shown), counts(stand), *advice(experiment, stand, silence)]
         if arguments.watch and sys.stdout.isatty():
             print("\033[H\033[2J", end="")
         print("\n".join(lines), flush=True)

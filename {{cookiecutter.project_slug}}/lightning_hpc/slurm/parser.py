@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clusters.resources import KEYS, SBATCH_OPTIONS, TAKEN
+from ..experiments.triage import NAMES
 
 HELP = """examples:
   python SlurmTrain.py plan configs/jobs/grid.yaml             what would run
@@ -40,12 +41,12 @@ def parser() -> argparse.ArgumentParser:
             "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--link", "--check-wandb", "--no-check",
         ),
         command("retry", "submit again what is not done, queued or running; it resumes",
-                "folder", "--yes", "--dry-run", "--fresh-code"),
+                "folder", "--yes", "--dry-run", "--fresh-code", "--cause"),
         command("eval", "submit a test of a run's best checkpoint", "run", "--dry-run"),
         command("render", "write slurm/*.sbatch for a cluster", "--dry-run"),
     ):  # fmt: skip
         add_resources(sub)
-    command("status", "show how each run stands", "folder", "--watch")
+    command("status", "show how each run stands", "folder", "--watch", "--why")
     command("cancel", "cancel what is queued or running; runs in progress save first", "folder", "--dry-run")
     command("debug", "run one of the runs here, chosen at random: not on a login node", "spec", "--index")
     sub = command("cluster", "hold a preset against what the cluster says of itself; prints YAML to paste", "--write")
@@ -73,6 +74,8 @@ ARGUMENTS = {
     "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
     "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),
     "--watch": dict(action="store_true", help="again every 10 seconds, until nothing is queued or running"),
+    "--why": dict(action="store_true", help="what has failed or was lost, by cause, with what helps"),
+    "--cause": dict(choices=NAMES, help="only what is not done for this cause, see status --why"),
     "--write": dict(action="store_true", help="write a first preset, if there is none of that name"),
     "--index": dict(type=int, metavar="N", help="this run instead of a random one"),
     "--max_requeues": dict(type=int, default=0, metavar="N"),

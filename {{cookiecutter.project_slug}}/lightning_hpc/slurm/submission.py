@@ -12,10 +12,12 @@ from ..clusters.presets import Preset
 from ..clusters.resources import Resources
 from ..code.compare import notes_on_done
 from ..code.snapshot import notes_on_code
+from ..experiments.early_endings import with_early_endings
 from ..experiments.experiment import WAIT, Experiment, only_submission
 from ..experiments.links import done_elsewhere, link_runs, remove_broken_links
 from ..experiments.standing import counts, standings
-from ..experiments.waves import forget_waves
+from ..experiments.triage import of_cause
+from ..experiments.waves import forget_waves, waiting
 from ..experiments.writing import write
 from ..files import write_atomically
 from ..runs.folder import RunFolder
@@ -138,9 +140,13 @@ def submit_again(
 
     # A run that is in the queue must not be submitted twice, so SLURM has to answer here.
     elements = experiment.queue(PAUSES)
-    stand = standings(experiment, elements)
+    stand = with_early_endings(experiment, standings(experiment, elements), queue_known=True)
     print(counts(stand))
     todo = [run.index for run in stand if run.state not in ("done", "running", "pending")]
+    if arguments.cause:
+        # What waits for the next wave would be submitted anyway, and must not be forgotten.
+        chosen = {run.index for run in of_cause(experiment, stand, arguments.cause)} | set(waiting(experiment))
+        todo = [index for index in todo if index in chosen]
     if not todo:
         print("nothing to submit again")
         return 0
