@@ -1,7 +1,7 @@
 """Why runs are not done, by cause: what each cause looks like, and what helps.
 
-Evidence, in this order: how SLURM says the job has ended, the reason in status.json, and what SLURM has printed into
-the log of the last attempt. Whoever is to be told of one more cause adds a line to CAUSES.
+Evidence, in this order: how SLURM says the job has ended, the reason in status.json, and what was
+printed into the log at the end of the last attempt. Whoever is to be told of one more cause adds a line to CAUSES.
 """
 
 import re
@@ -92,11 +92,12 @@ UNKNOWN = Cause("unknown", "gone without a word", "see its log, {log}, and ask `
 NAMES = tuple(cause.name for cause in (*CAUSES, OTHER, UNKNOWN))
 
 # Reasons that list what may have been, or that follow from something earlier: the log knows more.
-VAGUE = re.compile("without a word|no progress between|max_requeues")
+VAGUE = re.compile("without a word|no progress between|max_requeues|has ended: (FAILED|COMPLETED)")
 
 SILENT = re.compile("without a word")
 
-BY_SLURM = re.compile(r"^(slurmstepd|slurmd|srun)\b.*", re.MULTILINE)  # lines of a log
+# Lines of a log that tell how an attempt has ended: SLURM's, and those of a run that could not write its status.json.
+ENDING = re.compile(r"^(slurmstepd|slurmd|srun|error:|warning: the state)\b.*", re.MULTILINE)
 
 START = "run folder: "  # Train.py's first line in a log
 
@@ -104,7 +105,7 @@ START = "run folder: "  # Train.py's first line in a log
 def cause_of(experiment: Experiment, run: Standing) -> tuple[Cause, str]:
     """Why a run is not done, and the line that shows it."""
     reason = run.reason or run.state
-    evidence = slurm_lines(experiment.log(run.index))
+    evidence = [text for text in last_words(experiment.log(run.index)) if not VAGUE.search(text)]
     is_vague = VAGUE.search(reason) or run.state == "stopped"
     texts = [*evidence, reason] if is_vague else [reason, *evidence]
 
@@ -119,15 +120,15 @@ def cause_of(experiment: Experiment, run: Standing) -> tuple[Cause, str]:
     return UNKNOWN, reason
 
 
-def slurm_lines(log: Path) -> list[str]:
-    """What SLURM has printed into a log since the last start, the last line first; [] without a log."""
+def last_words(log: Path) -> list[str]:
+    """What a log says of the end of the last attempt, the last line first; [] without a log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 65536))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
-    found = [match[0].strip() for match in BY_SLURM.finditer(text.rpartition(START)[2])]
+    found = [match[0].strip() for match in ENDING.finditer(text.rpartition(START)[2])]
     return found[::-1]
 
 
