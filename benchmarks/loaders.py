@@ -1,30 +1,37 @@
 """What an exact loader costs beside the plain DataLoader: samples per second, start of an epoch, memory.
 
-    python benchmarks/loaders.py [--batches 400] [--repeats 5] [--sizes 1e5 1e6 1e7] [--json FILE]
+    python benchmarks/loaders.py [--turns 60] [--repeats 5] [--sizes 1e5 1e6 1e7] [--json FILE]
 
-A shuffled epoch of so many samples is begun, and so many batches of it are taken. A sample is a row of 128 numbers,
-copied and scaled, which is little: with real images, loading takes longer and the difference is smaller. Each
-measurement runs in a process forked for it, where torch is loaded already; the two loaders take turns, and the best of
-several repetitions counts, since other programs can only make it worse. Without workers it is CPU time, with them the
-time on the clock.
+A shuffled epoch of so many samples is begun, and batches of it are taken. `rows`: a sample is a row of 128 numbers,
+copied and scaled, which is little; with real images, loading takes longer and the difference is smaller. `whole
+batches`: a batch is one indexing of a tensor, the least that a loader can do.
+
+Speed: the loaders take turns of some batches in one process, in an order drawn anew each time, so that other programs
+slow all of them down alike; ratios are those of the medians, in CPU seconds of all processes, and on the clock.
+Start and memory: in processes forked for it, the best of several, as other programs can only make them worse.
 """
 
 import argparse
 import json
 import os
 import platform
+import random
+import statistics
 import time
 from datetime import date
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from template_path import use_template
 
 BATCH = 64
 FEATURES = 128
+BATCHES_OF_TURN = {0: 20, 2: 100}  # by number of workers
+PLAIN, EXACT, WITH_HOOK = "DataLoader", "exact", "exact, with a transfer hook"
+KINDS = ("rows", "whole batches")
 
 
-def dataset(samples: int):
+def dataset(samples: int, kind: str):
     import torch
     from torch.utils.data import Dataset
 
@@ -37,7 +44,93 @@ def dataset(samples: int):
         def __getitem__(self, index: int):
             return self.rows[index % 1000].clone().mul_(0.5), index
 
-    return Rows()
+    class WholeBatches(Rows):
+        def __getitems__(self, indices: list):
+            return self.rows[[index % 1000 for index in indices]]
+
+    return Rows() if kind == "rows" else WholeBatches()
+
+
+def as_it_is(batch):
+    return batch
+
+
+def loader(of: str, samples: int, workers: int, kind: str):
+    """One of the three loaders that are compared."""
+    from torch.utils.data import DataLoader
+
+    from lightning_hpc.loading.loaders import ExactLoader
+
+    options = dict(collate_fn=as_it_is) if kind == "whole batches" else {}
+    plain = DataLoader(dataset(samples, kind), BATCH, shuffle=True, num_workers=workers, **options)
+    if of == PLAIN:
+        return plain
+    return ExactLoader(plain, seed=0, at_handover=of == WITH_HOOK)
+
+
+class Turns:
+    """A loader that hands over some batches, now and again; what each batch costs.
+
+    Attributes:
+        cpu: CPU microseconds per batch of each turn, workers included.
+        clock: microseconds per batch on the clock.
+    """
+
+    def __init__(self, make) -> None:
+        self.make = make
+        self.iterator, self.left, self.workers = None, 0, set()
+        self.cpu: list[float] = []
+        self.clock: list[float] = []
+
+    def take(self, batches: int) -> None:
+        if self.left < batches:
+            self.begin()
+        began, used = time.monotonic(), time.process_time()
+        for _ in range(batches):
+            next(self.iterator)
+        used = time.process_time() - used
+        self.clock.append((time.monotonic() - began) / batches * 1e6)
+        self.left -= batches
+
+        # Workers fetch ahead between two turns, so theirs counts from the end of one to the end of the next.
+        before, self.of_workers = self.of_workers, self.cpu_of_workers()
+        self.cpu.append((used + self.of_workers - before) / batches * 1e6)
+
+    def begin(self) -> None:
+        """Begin an epoch."""
+        others = {child.pid for child in active_children()} - self.workers
+        self.iterator = None  # ends the workers of the last epoch
+        one, batches = self.make()
+        self.iterator = iter(one)
+        next(self.iterator)
+        self.left = batches - 1
+        self.workers = {child.pid for child in active_children()} - others
+        self.of_workers = self.cpu_of_workers()
+
+    def cpu_of_workers(self) -> float:
+        """CPU seconds of this loader's workers so far."""
+        return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9 for pid in self.workers)
+
+
+def measure_speed(connection, samples: int, workers: int, kind: str, turns: int) -> None:
+    """Send the microseconds per batch of each loader in each turn: {name: (CPU, clock)}."""
+    import torch
+
+    torch.set_num_threads(1)
+    names = [PLAIN, EXACT, WITH_HOOK]
+    measured = {
+        name: Turns(lambda name=name: (loader(name, samples, workers, kind), samples // BATCH)) for name in names
+    }
+    draw = random.Random(0)  # the global one is seeded by the loaders
+
+    for _ in range(turns + 1):
+        draw.shuffle(names)
+        for name in names:
+            measured[name].take(BATCHES_OF_TURN[workers])
+
+    # The first turn warms up.
+    connection.send({name: (one.cpu[1:], one.clock[1:]) for name, one in measured.items()})
+    measured.clear()
 
 
 def memory() -> float:
@@ -48,42 +141,68 @@ def memory() -> float:
     raise SystemExit("this system doesn't tell how much memory a process has had")
 
 
-def measure(connection, exact: bool, samples: int, workers: int, batches: int) -> None:
-    """Send samples per second, seconds to the first batch, and MB that the epoch has taken."""
+def measure_start(connection, of: str, samples: int, workers: int, kind: str) -> None:
+    """Send seconds to the first batch, and MB that the epoch has taken."""
     import torch
-    from torch.utils.data import DataLoader
-
-    from lightning_hpc.loading.loaders import ExactLoader
 
     torch.set_num_threads(1)
     clock = time.monotonic if workers else time.process_time
-    loader = DataLoader(dataset(samples), BATCH, shuffle=True, num_workers=workers)
-    if exact:
-        loader = ExactLoader(loader, seed=0)
+    one = loader(of, samples, workers, kind)
 
     before, began = memory(), clock()
-    iterator = iter(loader)
+    iterator = iter(one)
     next(iterator)
-    first = clock()
-
-    for _ in range(batches):
-        next(iterator)
-    per_second = batches * BATCH / (clock() - first)
-    connection.send((per_second, first - began, memory() - before))
-
-    # Fetched ahead, and not needed: workers end with the iterator.
+    connection.send((clock() - began, memory() - before))
     del iterator
 
 
-def best(results: list) -> tuple:
-    """The best of each of the three figures."""
-    rates, starts, memories = zip(*results, strict=True)
-    return max(rates), min(starts), min(memories)
+def in_a_process(measure, *arguments):
+    """What a measurement sends from a process forked for it, where torch is loaded already."""
+    context = get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(theirs, *arguments))
+    process.start()
+    answer = ours.recv()
+    process.join()
+    return answer
+
+
+def row_of(samples: int, workers: int, kind: str, turns: int, repeats: int) -> dict:
+    times = in_a_process(measure_speed, samples, workers, kind, turns)
+    cpu = {name: statistics.median(one[0]) for name, one in times.items()}
+    clock = {name: statistics.median(one[1]) for name, one in times.items()}
+    pairs = sorted(one / other for one, other in zip(times[PLAIN][0], times[EXACT][0], strict=True))
+
+    starts: dict[str, list] = {PLAIN: [], EXACT: []}
+    for _ in range(repeats):
+        for name, measured in starts.items():
+            measured.append(in_a_process(measure_start, name, samples, workers, kind))
+    seconds, megabytes = ({name: min(column) for name, column in columns.items()} for columns in transposed(starts))
+
+    return {
+        "samples": f"{samples:.0e}".replace("e+0", "e"),
+        "of": kind,
+        "workers": workers,
+        "DataLoader, CPU µs a batch": round(cpu[PLAIN]),
+        "ratio": round(cpu[PLAIN] / cpu[EXACT], 2),
+        "middle half of the turns": f"{pairs[len(pairs) // 4]:.2f}–{pairs[-len(pairs) // 4]:.2f}",
+        "with a transfer hook": round(cpu[PLAIN] / cpu[WITH_HOOK], 2),
+        "on the clock": round(clock[PLAIN] / clock[EXACT], 2),
+        "start of an epoch, s": f"{seconds[EXACT]:.2f} (DataLoader {seconds[PLAIN]:.2f})",
+        "memory, MB": f"{megabytes[EXACT]:.0f} (DataLoader {megabytes[PLAIN]:.0f})",
+    }
+
+
+def transposed(starts: dict[str, list]) -> tuple[dict[str, list], dict[str, list]]:
+    """Seconds and megabytes of each loader."""
+    seconds = {name: [one[0] for one in measured] for name, measured in starts.items()}
+    megabytes = {name: [one[1] for one in measured] for name, measured in starts.items()}
+    return seconds, megabytes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=400)
+    parser.add_argument("--turns", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e5, 1e6, 1e7])
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -92,42 +211,25 @@ def main() -> None:
     use_template(researchers_files=False)
     import lightning_hpc.loading.loaders  # noqa: F401 - before the forks
 
-    context = get_context("fork")
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, other programs running"
     )
     print(machine)
     rows = []
     for samples in map(int, arguments.sizes):
-        for workers in (0, 2):
-            results: dict[bool, list] = {False: [], True: []}
-            for _ in range(arguments.repeats):
-                for exact, measured in results.items():
-                    ours, theirs = context.Pipe()
-                    process = context.Process(target=measure, args=(theirs, exact, samples, workers, arguments.batches))
-                    process.start()
-                    measured.append(ours.recv())
-                    process.join()
-
-            (stock_rate, stock_start, stock_memory), (rate, start, taken) = best(results[False]), best(results[True])
-            row = {
-                "samples": f"{samples:.0e}".replace("e+0", "e"),
-                "workers": workers,
-                "DataLoader, samples/s": round(stock_rate),
-                "ratio": round(rate / stock_rate, 2),
-                "start of an epoch, s": f"{start:.2f} (DataLoader {stock_start:.2f})",
-                "memory, MB": f"{taken:.0f} (DataLoader {stock_memory:.0f})",
-            }
-            rows.append(row)
-            print(*(f"{name}: {value}" for name, value in row.items()), sep=" | ", flush=True)
+        for kind in KINDS:
+            for workers in BATCHES_OF_TURN:
+                row = row_of(samples, workers, kind, arguments.turns, arguments.repeats)
+                rows.append(row)
+                print(*(f"{name}: {value}" for name, value in row.items()), sep=" | ", flush=True)
 
     if arguments.json:
         sizes = " ".join(f"{size:.0e}".replace("e+0", "e") for size in arguments.sizes)
         command = (
-            f"python benchmarks/loaders.py --batches {arguments.batches} --repeats {arguments.repeats} --sizes {sizes}"
+            f"python benchmarks/loaders.py --turns {arguments.turns} --repeats {arguments.repeats} --sizes {sizes}"
         )
         record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler
 
@@ -193,6 +193,26 @@ def test_make_exact_wraps_whatever_a_datamodule_returns():
     make_exact(data, seed=0)
     first, second = data.train_dataloader()
     assert not torch.equal(next(iter(first))[:, 0], next(iter(second))[:, 0])
+
+
+@pytest.mark.parametrize("place", ["data", "model", "step", "nowhere"])
+def test_generators_are_seeded_when_a_batch_is_handed_over_to_something_that_may_draw(place):
+    """Where nothing draws before the step, which seeds them again, it would be most of what a small batch costs."""
+    data, model, of_model = Data(DataLoader(Numbers(), 4)), LightningModule(), random.Random(0)
+    data.trainer.datamodule, data.trainer.strategy._lightning_module = data, model
+    if place == "data":
+        data.on_before_batch_transfer = lambda batch, dataloader_idx: batch
+    if place == "model":
+        model.on_after_batch_transfer = lambda batch, dataloader_idx: batch
+    if place == "step":
+        model.training_step = lambda dataloader_iter: None
+    make_exact(data, seed=0, also=[of_model])
+
+    draws = []
+    for _ in range(2):
+        next(iter(data.train_dataloader()))
+        draws.append(of_model.random())
+    assert (draws[0] == draws[1]) is (place != "nowhere")
 
 
 def test_seek_reaches_every_loader_of_a_collection():

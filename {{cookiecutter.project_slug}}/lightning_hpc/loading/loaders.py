@@ -69,6 +69,8 @@ class ExactLoader:
         world_size: processes that share the data.
         also: further generators, which are seeded when a batch is handed over: those of the model, for what it does
             with a batch before the training step.
+        at_handover: whether generators are seeded when a batch is handed over; False if nothing is done with it between
+            that and the training step, which seeds them again. See sources.draws_at_handover.
     """
 
     # Whether it begins anew when it ends before the epoch does, because another loader is longer.
@@ -82,9 +84,10 @@ class ExactLoader:
         rank: int = 0,
         world_size: int = 1,
         also: Iterable[Any] = (),
+        at_handover: bool = True,
     ) -> None:
         self.loader, self.seed, self.stage, self.rank, self.world_size = loader, seed, stage, rank, world_size
-        self.also = also
+        self.also, self.at_handover = also, at_handover
         self._saved: dict[str, Any] = {}  # sizes, when the checkpoint was written
         self._done_of_batch = 0  # samples of the next pass's first batch that are done already
         self._tasks = Tasks()
@@ -185,6 +188,10 @@ class ExactLoader:
         self._first = 0
 
         batches = self._from_user(place, first) if self._own_iter else self._from(place, first)
+        if not self.at_handover:
+            yield from batches
+            return
+
         for number, batch in enumerate(batches, first):
             # What is done with the batch next, such as augmentation on the GPU, comes before any hook of the step.
             reseed(*place, self.rank, number, "batch", also=self.also)
@@ -192,7 +199,15 @@ class ExactLoader:
 
     def _from(self, place: tuple[Any, ...], first: int) -> Iterator[Any]:
         """The batches of one pass from the number `first` on."""
-        self._tasks.items = self._placed(place, first)
+        return self._answers(self._placed(place, first))
+
+    def _answers(self, items: Iterable[Any]) -> Iterator[Any]:
+        """What the inner loader makes of one task after the other."""
+        # All that it does here, without its own time per batch, which is about that of seeding the generators.
+        if not self._inner.num_workers and not self._inner.pin_memory:
+            return map(self._inner.dataset.__getitem__, items)
+
+        self._tasks.items = items
         return iter(self._inner)
 
     def _from_user(self, place: tuple[Any, ...], first: int) -> Iterator[Any]:

@@ -46,7 +46,8 @@ def drawn(
     """The items of one pass over a sampler or batch sampler, with all draws counted.
 
     A sampler may draw at any moment, and what it draws must not depend on what else draws in between. So it is seeded
-    again and again, except torch's own, which draw at their beginning.
+    again and again, except torch's own, which draw at their beginning. Nothing is drawn before the first item is asked
+    for.
 
     Args:
         sampler: the sampler or batch sampler.
@@ -55,13 +56,20 @@ def drawn(
         epoch: what those in `with_epochs` are told.
         with_epochs: samplers that may ask for the epoch.
     """
+    return itertools.chain.from_iterable(_drawn_parts(sampler, place, size, epoch, with_epochs))
+
+
+def _drawn_parts(
+    sampler: Any, place: tuple[Any, ...], size: int, epoch: int, with_epochs: Iterable[Any]
+) -> Iterator[Iterable[Any]]:
+    """The same, many items at a time: a generator that is asked for each of them would take as long as the rest."""
     reseed(*place, "epoch")
     set_epoch(epoch, *with_epochs)
 
     if draws_once(sampler):
         generator = getattr(sampler, "generator", None)
         reseed(*place, "order", also=[generator] if generator is not None else [])
-        yield from _indices(sampler)
+        yield from _index_parts(sampler)
         return
 
     generators = own_generators(sampler)
@@ -71,7 +79,7 @@ def drawn(
     for number in itertools.count():
         reseed(*place, "order", number, also=generators)
         taken = list(itertools.islice(items, size))
-        yield from taken
+        yield taken
         if len(taken) < size:
             return
 
@@ -87,8 +95,8 @@ def _is_one_permutation(sampler: RandomSampler) -> bool:
     return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
 
 
-def _indices(sampler: Any) -> Iterator[Any]:
-    """The indices of one of torch's own samplers, with the same draws as in its __iter__."""
+def _index_parts(sampler: Any) -> Iterator[Iterable[Any]]:
+    """The indices of one of torch's own samplers, many at a time, with the same draws as in its __iter__."""
     if type(sampler) is RandomSampler and _is_one_permutation(sampler):
         generator = sampler.generator
         if generator is None:
@@ -98,7 +106,7 @@ def _indices(sampler: Any) -> Iterator[Any]:
 
     if type(sampler) is SubsetRandomSampler:
         order = torch.randperm(len(sampler.indices), generator=sampler.generator)
-        return (sampler.indices[index] for index in _in_chunks(order))
+        return ([sampler.indices[index] for index in chunk] for chunk in _in_chunks(order))
 
     if type(sampler) is WeightedRandomSampler:
         order = torch.multinomial(
@@ -106,10 +114,10 @@ def _indices(sampler: Any) -> Iterator[Any]:
         )
         return _in_chunks(order)
 
-    return iter(sampler)
+    return iter([sampler])
 
 
-def _in_chunks(order: torch.Tensor) -> Iterator[int]:
-    """The items of a tensor as Python integers, without a list of them all."""
+def _in_chunks(order: torch.Tensor) -> Iterator[list[int]]:
+    """The items of a tensor as Python integers, in lists that are made one after the other."""
     for start in range(0, len(order), CHUNK):
-        yield from order[start : start + CHUNK].tolist()
+        yield order[start : start + CHUNK].tolist()

@@ -241,14 +241,14 @@ class ExactStream(ExactLoader):
             rank_zero_warn(self._what_is_read_again(start, passed_over))
 
         self._passes += 1
-        self._tasks.items = stream_tasks(self._passes, (*place, self.rank), start)
+        answers = self._answers(stream_tasks(self._passes, (*place, self.rank), start))
         workers = [dict(state) for state in start["workers"]]
         for worker in workers:
             if "state" in worker:
                 worker["state"] = pickle.dumps(worker["state"])
         handed_over = first - passed_over
 
-        for answer in self._inner:
+        for answer in answers:
             if not answer:
                 continue
             worker = answer[0]
