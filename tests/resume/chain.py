@@ -110,17 +110,29 @@ def run_chain(
     return chain
 
 
+def read(checkpoint: Path) -> Any:
+    """All that a checkpoint holds; of one that is a folder, by the names of the files in it."""
+    import torch
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    if checkpoint.is_file():
+        return torch.load(checkpoint, map_location="cpu", weights_only=False)
+
+    content = {file.name: torch.load(file, weights_only=False) for file in checkpoint.rglob("*.pt")}
+    if (checkpoint / ".metadata").exists():  # the parts of all ranks
+        dcp_to_torch_save(checkpoint, checkpoint.parent / "sharded.pt")
+        content["sharded"] = torch.load(checkpoint.parent / "sharded.pt", weights_only=False)
+    return content
+
+
 def differences(whole: Path, killed: Path) -> Iterator[str]:
     """Where two runs differ, to the bit: checkpoints with all they hold, and every row of metrics.csv."""
-    import torch
-
     for name in ("last.ckpt", "best.ckpt"):
         one, other = whole / "checkpoints" / name, killed / "checkpoints" / name
         if one.exists() != other.exists():
             yield f"{name} is missing"
         elif one.exists():
-            saved = (torch.load(file, map_location="cpu", weights_only=False) for file in (one, other))
-            yield from unequal(*saved, name)
+            yield from unequal(read(one), read(other), name)
     tables = [rows_without_times(folder / "metrics.csv") for folder in (whole, killed)]
     if tables[0] != tables[1]:
         rows = sum(one != other for one, other in zip(*tables, strict=False))

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from lightning_hpc.files import atomic_write
-from lightning_hpc.survive.checkpoint_files import CheckpointError, damage, find_checkpoint, give_name, remove_parts
+from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, give_name, remove_parts
 from lightning_hpc.survive.checkpoint_io import AtomicCheckpointIO
+from lightning_hpc.survive.whole import damage
 from lightning_hpc.values.plain_data import NotPlain, plain_checkpoint, plain_value
 
 

@@ -17,7 +17,6 @@ import torch
 from chain import rows_without_times
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from test_checkpoint_files import no_file_larger_than
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.aggregation import RunningMean
@@ -348,46 +347,6 @@ def test_a_longer_run_goes_on_from_a_finished_one_to_the_bit(tmp_path):
     ]
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
-
-
-class Folders(SingleDeviceStrategy):
-    """Writes checkpoints as FSDP and DeepSpeed do: a folder, most of it without the CheckpointIO."""
-
-    def save_checkpoint(self, checkpoint, filepath, storage_options=None):
-        folder = Path(filepath)
-        folder.mkdir(parents=True)  # fails if there is one
-        torch.save(checkpoint.pop("state_dict"), folder / "__0_0.distcp")
-        torch.save(checkpoint, folder / "meta.pt")
-
-    def load_checkpoint(self, checkpoint_path, weights_only=None):
-        parts = [torch.load(Path(checkpoint_path) / name, weights_only=True) for name in ("__0_0.distcp", "meta.pt")]
-        return dict(state_dict=parts[0], **parts[1])
-
-
-def test_checkpoints_that_are_folders_are_saved_named_checked_kept_and_resumed(tmp_path):
-    folder = tmp_path / "checkpoints"
-    values = (1.0, 2.0, 3.0)
-    torch.manual_seed(0)
-    fit(tmp_path, Checkpoints(every_n_steps=1), Model(values), strategy=Folders())
-    assert list(step_files(folder)) == [4, 11, 12]  # 4 is the best
-    assert (folder / "last.ckpt").resolve().name == "step-00000012.ckpt"
-    assert (folder / "best.ckpt").resolve().name == "step-00000004.ckpt"
-    files = (folder / "last.ckpt").iterdir()
-    assert read_meta(folder)["last"]["size"] == sum(f.stat().st_size for f in files if f.name != "complete.json")
-
-    (folder / "step-00000012.ckpt" / "complete.json").unlink()  # as a kill in the middle of a save leaves it
-    (folder / "step-00000011.ckpt" / "meta.pt").write_bytes(b"half")
-    found = find_checkpoint(folder, check=unusable)
-    assert found.step == 4
-    assert "not written to its end" in found.damaged[0] and "meta.pt in it has 4 bytes" in found.damaged[1]
-    assert find_checkpoint(folder, "best").step == 4
-
-    fit(tmp_path, Checkpoints(every_n_steps=3, keep=9), Model(values), resume=found.path, strategy=Folders())
-    torch.manual_seed(0)
-    fit(tmp_path / "whole", Checkpoints(), Model(values), strategy=Folders())
-    ends = [Folders().load_checkpoint(place / "checkpoints" / "last.ckpt") for place in (tmp_path, tmp_path / "whole")]
-    assert torch.equal(ends[0]["state_dict"]["layer.weight"], ends[1]["state_dict"]["layer.weight"])
-    assert list(step_files(folder)) == [4, 7, 10, 12]
 
 
 def test_double_precision_loses_no_digits(tmp_path):

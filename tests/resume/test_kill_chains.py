@@ -21,6 +21,7 @@ from chain import HERE, Server, differences, run_chain
 from victim import Setup
 
 from lightning_hpc.survive.checkpoint_files import step_files
+from lightning_hpc.survive.whole import is_complete
 
 FACTORS = dict(
     ranks=(1, 2),
@@ -115,6 +116,23 @@ LOADERS = {
 )
 def test_kinds_of_loaders_survive(server, tmp_path, kind):
     check(server, LOADERS[kind], tmp_path, seed=0, kills=4)
+
+
+FOLDERS = {
+    "one folder": Setup(strategy="folder", averaging="averaged", limit=6, epochs=2, save_every=2),
+    "fsdp": Setup(strategy="fsdp", ranks=2, accumulate=3, limit=6, epochs=2, schedulers="plateau", save_every=1),
+    "fsdp, 2 workers": Setup(strategy="fsdp", ranks=2, workers=2, validations=0.5, schedulers="step", save_every=2),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if number < 2 else [pytest.mark.slow]) for number, kind in enumerate(FOLDERS)]
+)
+def test_runs_whose_checkpoints_are_folders_survive(server, tmp_path, kind):
+    check(server, FOLDERS[kind], tmp_path, seed=0, kills=4)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    assert (checkpoints / "last.ckpt").is_symlink() and (checkpoints / "last.ckpt").is_dir()
+    assert all(is_complete(path) for path in step_files(checkpoints).values())
 
 
 @pytest.mark.slow

@@ -34,8 +34,10 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -82,6 +84,7 @@ class Setup:
     sanity: int = 0
     save_every: int = 7
     device: str = "cpu"  # or cuda, with deterministic kernels
+    strategy: str = "files"  # or fsdp, folder: checkpoints that are folders, of two ranks and of one
 
 
 class Images(Dataset):
@@ -256,6 +259,36 @@ class Net(LightningModule):
         return optimizer if scheduler is None else dict(optimizer=optimizer, lr_scheduler=scheduler)
 
 
+class ShardedNet(Net):
+    """The same, with each rank holding a part of the weights."""
+
+    def configure_model(self) -> None:
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
+class OneFolder(SingleDeviceStrategy):
+    """Writes a checkpoint as strategies do that write folders: most of it without the CheckpointIO, and in place."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        folder = Path(filepath)
+        (folder / "parts").mkdir(parents=True)  # fails if there is one
+        torch.save(checkpoint.pop("state_dict"), folder / "parts" / "weights.pt")
+        torch.save(checkpoint, folder / "meta.pt")
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        folder = Path(checkpoint_path)
+        weights, rest = (torch.load(folder / name, weights_only=True) for name in ("parts/weights.pt", "meta.pt"))
+        return dict(state_dict=weights, **rest)
+
+
+def strategy(setup: Setup) -> Any:
+    if setup.strategy == "fsdp":
+        return ModelParallelStrategy(setup.ranks, 1, process_group_backend="gloo")
+    if setup.strategy == "folder":
+        return OneFolder()
+    return "ddp" if setup.ranks > 1 else "auto"
+
+
 class Killer(Callback):
     """Sends this process a signal at the n-th Python or C call of a phase: any moment, and the same one each time.
 
@@ -352,7 +385,7 @@ def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
     return Trainer(
         accelerator=setup.device,
         deterministic=setup.device == "cuda",
-        strategy="ddp" if setup.ranks > 1 else "auto",
+        strategy=strategy(setup),
         devices=setup.ranks,
         max_epochs=setup.epochs if setup.max_steps < 0 else -1,
         max_steps=setup.max_steps,
@@ -382,7 +415,7 @@ def attempt(folder: Path, setup: Setup, kill: tuple[int, int, str] | None = None
         found = find_checkpoint(folder / "checkpoints")
         resume = dict(ckpt_path=found and found.path, weights_only=True)
     torch.manual_seed(1)
-    model = Net(setup)
+    model = ShardedNet(setup) if setup.strategy == "fsdp" else Net(setup)
     killer = None
     if kill or count:
         killer = Killer(*kill) if kill else Killer(0, 0, "run")
@@ -435,7 +468,8 @@ def warm_up() -> None:
         assert attempt(Path(folder), setup) == 0
     import torch.distributed.algorithms.ddp_comm_hooks.default_hooks
     import torch.distributed.algorithms.model_averaging.averagers
-    import torch.distributed.optim  # noqa: F401 - with the two above: what two ranks need
+    import torch.distributed.checkpoint.state_dict
+    import torch.distributed.optim  # noqa: F401 - with those above: what two ranks need
 
     gc.collect()
     gc.freeze()  # a collection in an attempt would copy all pages that it shares with this process

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +24,7 @@ from typing import Any
 
 from ..files import write_json
 from ..runs.folder import RunFolder
-
-COMPLETE = "complete.json"
-
-STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
+from .whole import COMPLETE, STEP_FILE, damage, is_complete, is_of_another
 
 # What a kill in the middle of writing one of the files above leaves behind.
 PART = re.compile(r"\.(step-\d+\.ckpt|last\.ckpt|best\.ckpt|meta\.json)\.\d+\.part")
@@ -59,6 +55,9 @@ def give_name(file: Path, name: Path) -> None:
     """Give a file or a folder another name, replacing what had it, without a moment in which the name is missing."""
     part = name.with_name(f".{name.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
+    if name.is_dir() and not name.is_symlink():
+        remove_checkpoint(name)  # a copy of a folder, made by a tool that follows links
+
     if file.is_dir():
         part.symlink_to(file.name)
         os.replace(part, name)
@@ -73,20 +72,6 @@ def give_name(file: Path, name: Path) -> None:
     part.unlink(missing_ok=True)  # os.replace leaves it if both are already the same file
 
 
-def finish_folder(folder: Path) -> int:
-    """Bring a checkpoint that is a folder to disk, and note that it is whole; returns its size in bytes."""
-    sizes = {}
-    for file in sorted(folder.rglob("*")):
-        if not file.is_file() or file.name == COMPLETE:
-            continue
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-        sizes[str(file.relative_to(folder))] = file.stat().st_size
-
-    write_json(folder / COMPLETE, sizes)
-    return sum(sizes.values())
-
-
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, a file or a folder. A kill in between leaves a folder that is known not to be whole."""
     if path.is_dir() and not path.is_symlink():
@@ -97,13 +82,17 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes have left of files that they were writing; each can be as large as a checkpoint.
+    """Remove what killed processes have left of checkpoints that they were writing: files as large as whole ones.
 
     Call it when nobody writes: at the start of a run, on rank 0.
     """
     for file in folder.glob(".*.part"):
         if PART.fullmatch(file.name):
             file.unlink(missing_ok=True)
+
+    for path in step_files(folder).values():
+        if not is_complete(path):
+            remove_checkpoint(path)
 
 
 def step_files(folder: Path) -> dict[int, Path]:
@@ -138,45 +127,9 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
     write_json(folder / "meta.json", meta)
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. Reads it all: torch.save writes zip files with a checksum per tensor.
-
-    Of a folder only the sizes of its files are compared: what is in them is known to the strategy alone.
-
-    Raises:
-        OSError: the file can't be read, which is not the same as damaged.
-    """
-    if path.is_dir():
-        return _damage_of_folder(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        return f"cut off or overwritten ({error})"
-    return f"checksum of {broken} is wrong" if broken else None
-
-
-def _damage_of_folder(folder: Path) -> str | None:
-    """What is wrong with a checkpoint that is a folder, or None."""
-    try:
-        sizes = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return f"not written to its end, as it has no {COMPLETE}"
-    except ValueError:
-        return f"{COMPLETE} in it can't be understood"
-
-    for name, size in sizes.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} in it is missing"
-        if file.stat().st_size != size:
-            return f"{name} in it has {file.stat().st_size} bytes instead of {size}"
-    return None
-
-
 def whole_one(folder: Path) -> str:
     """One line about what is there when a save has failed: which checkpoint there is to resume from."""
-    steps = [step for step, path in step_files(folder).items() if path.is_file() or (path / COMPLETE).exists()]
+    steps = [step for step, path in step_files(folder).items() if is_complete(path)]
     if not steps:
         return "there is no earlier one"
     return f"the one of step {steps[-1]} is still there"
@@ -271,7 +224,7 @@ def _named(folder: Path, name: str, check: Callable[[Path], str | None]) -> Foun
         CheckpointError: there is none, or it is damaged.
     """
     file = Path(name)
-    is_folder = file.is_dir() and (file / COMPLETE).exists()
+    is_folder = file.is_dir() and ((file / COMPLETE).exists() or is_of_another(file))
     if not file.is_file() and not is_folder:
         file = folder / f"{name.removesuffix('.ckpt')}.ckpt"
     if not file.exists():

@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..files import atomic_write
 from ..values.plain_data import NotPlain, plain_checkpoint
-from .checkpoint_files import CheckpointError, damage, remove_checkpoint
+from .checkpoint_files import CheckpointError, remove_checkpoint
+from .whole import damage
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -137,9 +138,15 @@ def unusable(path: Path) -> str | None:
         OSError: the file can't be read, which is not the same as damaged.
     """
     problem = damage(path)
-    if problem is None and path.is_file():
-        problem = unreadable(path)
-    return problem
+    if problem is not None:
+        return problem
+    if path.is_file():
+        return unreadable(path)
+
+    # Of a folder that FSDP has written: all but weights and optimizers.
+    rest = path / "meta.pt"
+    problem = unreadable(rest) if rest.is_file() else None
+    return f"{rest.name} in it: {problem}" if problem else None
 
 
 def does_not_fit(error: BaseException) -> str | None:
@@ -177,6 +184,11 @@ def warm_start(model: LightningModule, path: str | Path, strict: bool = True) ->
     Raises:
         CheckpointError: the file can't be read, doesn't match (strict), or has nothing that matches.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(
+            f"the checkpoint {path} is a folder, which only the strategy that wrote it can read; make one file of it: "
+            f"python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
+        )
     if not Path(path).is_file():
         raise CheckpointError(f"no checkpoint to start from: {path} is not a file")
     saved = AtomicCheckpointIO().load_checkpoint(path)

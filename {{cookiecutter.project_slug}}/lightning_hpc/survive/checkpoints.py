@@ -31,10 +31,9 @@ from .. import signals
 from ..files import sync_folder
 from ..loading.loaders import ExactLoader
 from ..signals import Stopped
-from ..values.ranks import agree, together
+from ..values.ranks import agree, share_buffers, together
 from .checkpoint_files import (
     CheckpointError,
-    finish_folder,
     give_name,
     read_meta,
     remove_checkpoint,
@@ -47,6 +46,7 @@ from .checkpoint_io import AtomicCheckpointIO
 from .exact_resume import check_place
 from .metrics_file import MetricsFile
 from .monitor import Best
+from .whole import finish_folder, is_complete
 
 
 class Checkpoints(Callback):
@@ -195,6 +195,8 @@ class Checkpoints(Callback):
         """
         started, step = time.monotonic(), trainer.global_step
         path = self.folder / f"step-{step:08d}.ckpt"
+        # Of what is the same on all ranks, a strategy that writes a folder may take any rank's.
+        share_buffers(trainer, trainer.lightning_module)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
         # Ranks wait for each other while they write parts of it, so each action is for all of them or for none.
@@ -275,7 +277,7 @@ class Checkpoints(Callback):
 
         # What lies ahead of this step is damaged, or of a future that was left by resuming from an older checkpoint.
         files = step_files(self.folder)
-        kept = [step for step in files if step <= entry["step"]][-self.keep :]
+        kept = [step for step, file in files.items() if step <= entry["step"] and is_complete(file)][-self.keep :]
 
         entries = [old for old in meta.get("kept", []) if old["step"] in kept and old["step"] != entry["step"]]
         write_meta(self.folder, dict(last=entry, best=meta.get("best"), kept=[*entries, entry]))

@@ -135,8 +135,18 @@ def warn_of_differences(before: dict[str, Any], trainer: Trainer) -> None:
 
 
 def gradients(model: LightningModule) -> dict[str, torch.Tensor]:
-    """Name → gradient, of the parameters that have one."""
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    """Name → gradient, of the parameters that have one; of sharded ones, the part of this rank."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        if gradient is not None:
+            found[name] = gradient.to_local() if is_sharded(parameter) else gradient
+    return found
+
+
+def is_sharded(parameter: torch.Tensor) -> bool:
+    """True for a DTensor, of which each rank holds a part; the class is not imported for runs that have none."""
+    return hasattr(parameter, "to_local")
 
 
 def loop_state(trainer: Trainer, model: LightningModule) -> dict[str, Any]:
@@ -223,7 +233,7 @@ def restore(trainer: Trainer, model: LightningModule, saved: dict[str, Any]) -> 
                 buffers[name].copy_(value)
 
     for name, gradient in saved.get("gradients", {}).items():
-        parameters[name].grad = gradient
+        parameters[name].grad = as_part_of(parameters[name], gradient)
 
     trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader.update(saved["seen"])
     for name, values in saved["newest"].items():
@@ -234,6 +244,18 @@ def restore(trainer: Trainer, model: LightningModule, saved: dict[str, Any]) -> 
     for key, state in saved["averages"].items():
         results[key] = restored_average(state, trainer, modules)
     results.to(model.device)
+
+
+def as_part_of(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    """A gradient in the form of its parameter: of a sharded one, a DTensor of all ranks' parts."""
+    if not is_sharded(parameter):
+        return local
+
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        local, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    )
 
 
 def restored_average(saved: dict[str, Any], trainer: Trainer, modules: dict[str, torch.nn.Module]) -> _ResultMetric:

@@ -180,8 +180,9 @@ def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
     path = Path(path)
     if not path.exists() and (root / path).exists():
         path = root / path
-    folder = path.parent.parent if path.is_file() else path
-    checkpoint = str(path) if path.is_file() else "best"
+    is_checkpoint = path.is_file() or path.suffix == ".ckpt"  # some are folders
+    folder = path.parent.parent if is_checkpoint else path
+    checkpoint = str(path) if is_checkpoint else "best"
 
     # One process looks into it, on whatever it was trained.
     run = read_command_line("validate", ["--run", str(folder), "--trainer.strategy=auto"], root)

@@ -75,7 +75,7 @@ def share_buffers(trainer: Trainer, model: LightningModule) -> None:
     """Give all ranks the buffers of rank 0, as DDP does before each training step.
 
     Batch norm statistics differ by rank. Each rank would validate a model of its own, and a checkpoint has only those
-    of rank 0.
+    of one rank: with sharded weights not always those of rank 0.
     """
     if trainer.world_size == 1:
         return
