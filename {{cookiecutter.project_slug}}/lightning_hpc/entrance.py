@@ -26,7 +26,11 @@ SHORT_FOLDER = "/tmp"
 
 
 def train(argv: Sequence[str], root: Path) -> int:
-    """Train.py: train, evaluate or cross-validate one run."""
+    """Train.py: train, evaluate, cross-validate or export one run."""
+    if list(argv[:1]) == ["export"]:
+        from .export.command import main as export
+
+        return enter(export, argv[1:], root)
     from .training.commands import main
 
     def with_short_sockets(argv: Sequence[str], root: Path) -> int:

@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "save a run's predictions for the test data",
     "crossvalidate": "fit once for each of --folds K, then the mean and standard deviation of their metrics",
     "fetch": "download the data, on a node that has internet",
+    "export": "write a run's model as a file for other programs: ONNX, TorchScript, weights (see export --help)",
 }
 
 HELP = f"""usage: python Train.py COMMAND [--KEY VALUE ...]

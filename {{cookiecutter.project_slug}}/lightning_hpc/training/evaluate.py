@@ -120,12 +120,15 @@ def choose_checkpoint(cli: CLI, run: Run) -> Found:
         newest = f"; the newest run: --run {runs[-1].parent}" if runs else ""
         raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
 
-    # In mode `final` there was no validation, and without a monitor none counts; so no checkpoint is known as the best.
-    final = data_setting(cli.config, "mode") == "final"
-    if final and run.command == "validate":
+    if data_setting(cli.config, "mode") == "final" and run.command == "validate":
         raise SettingsError("with data.mode final there is no validation data: all of it was trained on; use `test`")
-    default = "last" if final or cli.config.checkpoints.monitor is None else "best"
-    return find_checkpoint(folder / "checkpoints", cli.config.get("ckpt_path") or default)
+    return find_checkpoint(folder / "checkpoints", cli.config.get("ckpt_path") or default_checkpoint(cli))
+
+
+def default_checkpoint(cli: CLI) -> str:
+    """`best`, or `last`: in mode `final` there was no validation, and without a monitor none counts."""
+    final = data_setting(cli.config, "mode") == "final"
+    return "last" if final or cli.config.checkpoints.monitor is None else "best"
 
 
 def save_metrics(results: list[dict[str, float]], checkpoint: Found, path: Path) -> None:
@@ -170,8 +173,8 @@ def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
         >>> run.model(images).argmax(dim=1)  # doctest: +SKIP
 
     Args:
-        path: a run's folder, of which the best checkpoint is taken, or one of its checkpoints. It counts from the
-            working folder, or else from the project's.
+        path: a run's folder, of which the best checkpoint is taken (or the last, if none is known as the best), or one
+            of its checkpoints. It counts from the working folder, or else from the project's.
         root: the project's folder.
 
     Raises:
@@ -182,14 +185,13 @@ def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
         path = root / path
     is_checkpoint = path.is_file() or path.suffix == ".ckpt"  # some are folders
     folder = path.parent.parent if is_checkpoint else path
-    checkpoint = str(path) if is_checkpoint else "best"
 
     # One process looks into it, on whatever it was trained.
     run = read_command_line("validate", ["--run", str(folder), "--trainer.strategy=auto"], root)
     cli = CLI(run.command, run.settings)
     cli.config.trainer.logger = False  # looking into a run is not logged
     cli.make_model()
-    found = find_checkpoint(folder / "checkpoints", checkpoint)
+    found = find_checkpoint(folder / "checkpoints", str(path) if is_checkpoint else default_checkpoint(cli))
     warm_start(cli.model, found.path)
 
     data = cli.datamodule

@@ -1,0 +1,1 @@
+"""A model that has been trained, as a file for other programs: `Train.py export`."""
