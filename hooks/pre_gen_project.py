@@ -43,19 +43,20 @@ LIBRARIES = set(
     "blinker box cachetools certifi cffi cfgv charset_normalizer click cloudpickle colorama colorlog comet_ml "
     "contourpy coreweave_evaluations cryptography cycler databricks datasets dateutil deepspeed dill distlib "
     "distro docker docstring_parser dotenv dulwich einops everett exceptiongroup fastapi filelock flask "
-    "flask_cors fonttools frozenlist fsspec functorch git gitdb google graphene graphql grpc gunicorn h11 hf_xet "
-    "httpcore httpcore2 httpx httpx2 huey huggingface_hub identify idna importlib_metadata iniconfig isympy "
-    "itsdangerous jinja2 joblib jsonargparse jsonschema jsonschema_specifications kiwisolver lightning "
-    "lightning_fabric lightning_utilities mako markdown markdown_it markupsafe matplotlib mdurl mlflow "
-    "mpl_toolkits mpmath multidict multiprocess narwhals networkx nodeenv numpy nvidia opentelemetry optuna "
-    "packaging pandas pil pip platformdirs pluggy pre_commit propcache protobuf psutil py pyarrow pydantic "
-    "pydantic_core pygments pylab pyparsing pysmartdl pytest python_discovery pytorch_lightning pytz referencing "
-    "regex requests requests_toolbelt rich rpds ruff safetensors scipy seaborn semantic_version sentry_sdk "
-    "setproctitle setuptools shellingham simplejson six skimage sklearn skops smmap sniffio sqlalchemy sqlparse "
-    "starlette sympy tensorboard tensorboard_data_server threadpoolctl timm tokenizers tomli torch torchaudio "
-    "torchgen torchmetrics torchvision tqdm transformers triton truststore typer typeshed_client "
-    "typing_extensions typing_inspection tzdata urllib3 uvicorn virtualenv waitress wandb websocket websockets "
-    "werkzeug wheel wrapt wurlitzer xxhash yaml yarl zipp zstandard".split()
+    "flask_cors flatbuffers fonttools frozenlist fsspec functorch git gitdb google graphene graphql grpc "
+    "gunicorn h11 hf_xet httpcore httpcore2 httpx httpx2 huey huggingface_hub identify idna importlib_metadata "
+    "iniconfig isympy itsdangerous jinja2 joblib jsonargparse jsonschema jsonschema_specifications kiwisolver "
+    "lightning lightning_fabric lightning_utilities mako markdown markdown_it markupsafe matplotlib mdurl "
+    "ml_dtypes mlflow mpl_toolkits mpmath multidict multiprocess narwhals networkx nodeenv numpy nvidia onnx "
+    "onnx_ir onnxruntime onnxscript opentelemetry optuna packaging pandas pil pip platformdirs pluggy "
+    "pre_commit propcache protobuf psutil py pyarrow pydantic pydantic_core pygments pylab pyparsing pysmartdl "
+    "pytest python_discovery pytorch_lightning pytz referencing regex requests requests_toolbelt rich rpds "
+    "ruff safetensors scipy seaborn semantic_version sentry_sdk setproctitle setuptools shellingham simplejson "
+    "six skimage sklearn skops smmap sniffio sqlalchemy sqlparse starlette sympy tensorboard "
+    "tensorboard_data_server threadpoolctl timm tokenizers tomli torch torchaudio torchgen torchmetrics "
+    "torchvision tqdm transformers triton truststore typer typeshed_client typing_extensions typing_inspection "
+    "tzdata urllib3 uvicorn virtualenv waitress wandb websocket websockets werkzeug wheel wrapt wurlitzer "
+    "xxhash yaml yarl zipp zstandard".split()
 )
 # Folders of the generated project, now or after its first run.
 FOLDERS = set(

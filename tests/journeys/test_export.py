@@ -163,7 +163,9 @@ def test_wrong_wishes_are_one_line(train, export, tmp_path, monkeypatch):
     code, said = export("runs/nowhere")
     assert (code, said) == (2, "error: runs/nowhere is neither a run's folder nor a checkpoint\n")
     run = train("fit")
-    code, said = export(run.folder, "--checkpoint=wrost", "--format=state_dict")
+    for arguments in ([], [run.folder, "--run", run.folder]):
+        assert export(*arguments) == (2, "error: export needs one run: python Train.py export RUN\n")
+    code, said = export("--run", run.folder, "--checkpoint=wrost", "--format=state_dict")
     assert code == 2 and "no checkpoint wrost" in said and "best, last" in said
     code, said = export(run.folder / "checkpoints/best.ckpt", "--checkpoint=last", "--format=state_dict")
     assert code == 2 and "is a checkpoint already" in said

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "logs": set(),
     "notify": set(),
     "private_names": {"settings"},
-    "entrance": {"settings", "training", "slurm", "sweeps", "report", "cka", "survive"},  # all that a door needs, late
+    "entrance": {"settings", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},  # all that a door needs
     "report": {"settings", "runs", "training", "cka", "results"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},
@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "private_names",
         "trackers",
     },
+    "export": {"training", "survive", "settings", "logs"},
     "locks": set(),
     "scheduler": {"settings"},
     "experiments": {"scheduler", "runs", "code", "settings", "files", "locks"},
@@ -72,7 +73,7 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
-WITHOUT_TORCH = set(MAY_IMPORT) - {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training"}
+WITHOUT_TORCH = set(MAY_IMPORT) - {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training", "export"}
 # The exceptions: imported when values are checked.
 WITH_TORCH = {"settings/parser.py", "settings/typed/arguments.py", "settings/typed/facts.py"}
 
