@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "logs": set(),
     "notify": set(),
     "private_names": {"settings"},
-    "entrance": {"settings", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},  # all that a door needs
+    "entrance": {"settings", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},  # all a door needs
     "report": {"settings", "runs", "training", "cka", "results"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},

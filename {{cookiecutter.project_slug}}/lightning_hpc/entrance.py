@@ -27,11 +27,12 @@ SHORT_FOLDER = "/tmp"
 
 def train(argv: Sequence[str], root: Path) -> int:
     """Train.py: train, evaluate, cross-validate or export one run."""
-    if list(argv[:1]) == ["export"]:
-        from .export.command import main as export
+    if argv and argv[0] == "export":
+        from .export.command import main
 
-        return enter(export, argv[1:], root)
-    from .training.commands import main
+        argv = argv[1:]
+    else:
+        from .training.commands import main
 
     def with_short_sockets(argv: Sequence[str], root: Path) -> int:
         keep_sockets_short()

@@ -151,7 +151,8 @@ def compare(model: Forward, run: Any, inputs: tuple[Tensor, ...]) -> float:
 
         for ours, theirs in zip(expected, computed, strict=True):
             if ours.shape != theirs.shape:
-                raise SettingsError(f"a batch of {size} has an output {list(theirs.shape)} instead of {list(ours.shape)}")
+                shapes = f"{list(theirs.shape)} instead of {list(ours.shape)}"
+                raise SettingsError(f"what was exported gives {shapes} for {size} samples; nothing was kept")
             difference = (ours.double() - theirs.double()).abs().max().item() if ours.numel() else 0.0
             if not difference <= TOLERANCE * max(1.0, ours.double().abs().max().item()):
                 raise SettingsError(f"what was exported differs from the model by {difference:.2g}; nothing was kept")

@@ -31,9 +31,7 @@ FORMATS = {
         'session = onnxruntime.InferenceSession("{file}"); session.run(None, {{"input": inputs.numpy()}})',
     ),
     "torchscript": Format(".torchscript.pt", False, (), 'model = torch.jit.load("{file}"); model(inputs)'),
-    "state_dict": Format(
-        ".state_dict.pt", True, (), 'model.load_state_dict(torch.load("{file}", weights_only=True))'
-    ),
+    "state_dict": Format(".state_dict.pt", True, (), 'model.load_state_dict(torch.load("{file}", weights_only=True))'),
     "safetensors": Format(
         ".safetensors", True, ("safetensors",), 'model.load_state_dict(safetensors.torch.load_file("{file}"))'
     ),
