@@ -19,9 +19,9 @@ ROOT = ladder.ROOT
 filled_in = ladder.load_module(ROOT / "docs" / "filled_in.py")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "benchmarks").glob("*.md")])
 # Named in the text, and written by other commands.
-NOT_HERE = {".cruft.json", ".old/", "cross-validation.json", "resources.yaml"}
+NOT_HERE = {".cruft.json", ".old/", "cross-validation.json", "predictions-FOLDER.csv", "resources.yaml"}
 GENERATED_README = "my-research-project/README.md"
-BLOCK = re.compile(r"^( *)```(\S*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 # Commands that can't run here, by a part of them.
 SKIPPED = {

@@ -31,7 +31,9 @@ PARTS = ("test", "val", "train")  # of the split
 
 
 class DataModule(LightningDataModule):
-    """What all data sets have in common. A child has `load`; perhaps `prepare_data`, `transform`, `strata`, `groups`.
+    """What all data sets have in common.
+
+    A child has `load`; perhaps `prepare_data`, `transform`, `strata`, `groups`, `load_folder`.
 
     Args:
         batch_size: samples per batch on each device.
@@ -46,6 +48,7 @@ class DataModule(LightningDataModule):
         split_seed: another one draws another split. The run's seed does not: repetitions see the same split.
         test_on: what `test` and `predict` use: `test`, `val`, `train`, or the name of another set that `load` returns.
         data_dir: folder for downloads.
+        predict_dir: folder of samples of your own, which `predict` uses in the place of test_on; see `load_folder`.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class DataModule(LightningDataModule):
         split_seed: int = 0,
         test_on: str = "test",
         data_dir: str = "data",
+        predict_dir: str | None = None,
     ) -> None:
         super().__init__()
         if folds < 2:
@@ -77,6 +81,7 @@ class DataModule(LightningDataModule):
         self.val_share, self.test_share = val_share, test_share
         self.stratify, self.split_seed = stratify, split_seed
         self.test_on, self.data_dir = test_on, Path(data_dir)
+        self.predict_dir = predict_dir
         self.split: Split | None = None
 
     # What a child says about its data
@@ -108,9 +113,26 @@ class DataModule(LightningDataModule):
         """One per sample, in the order train, validation, test; a group, such as a patient, stays together."""
         return None
 
+    def load_folder(self, folder: Path) -> Dataset:
+        """The samples in a folder of the user's, which have no targets: for `predict` with data.predict_dir.
+
+        A sample is what the model takes as one, such as `(image,)` where it takes pairs of image and target. With an
+        attribute `files`, the name of each sample's file, the predictions say of which file they are.
+        """
+        raise SettingsError(f"data.predict_dir: {type(self).__name__} has no method load_folder, which reads a folder")
+
     # Lightning's hooks
 
     def setup(self, stage: str) -> None:
+        # What was trained on need not be there.
+        if stage == "predict" and self.predict_dir is not None:
+            folder = Path(self.predict_dir)
+            if not folder.is_dir():
+                raise SettingsError(f"data.predict_dir: {folder} is no folder")
+            samples = self.load_folder(folder)
+            self.predict_set = subset(samples, range(len(samples)), self.transform(training=False))
+            return
+
         if self.split is not None:
             return
 
@@ -183,7 +205,7 @@ class DataModule(LightningDataModule):
         return self.loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader:
-        return self.loader(self.test_set)
+        return self.loader(self.test_set if self.predict_dir is None else self.predict_set)
 
     def loader(self, dataset: Dataset, shuffle: bool = False) -> DataLoader:
         return DataLoader(

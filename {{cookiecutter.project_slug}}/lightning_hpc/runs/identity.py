@@ -31,6 +31,7 @@ NOT_IDENTITY = (
     "data.num_workers",
     "data.data_dir",
     "data.test_on",
+    "data.predict_dir",
     "trainer.default_root_dir",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
