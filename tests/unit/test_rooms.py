@@ -73,7 +73,8 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
-WITHOUT_TORCH = set(MAY_IMPORT) - {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training", "export"}
+IMPORT_TORCH = {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training", "export"}
+WITHOUT_TORCH = set(MAY_IMPORT) - IMPORT_TORCH
 # The exceptions: imported when values are checked.
 WITH_TORCH = {"settings/parser.py", "settings/typed/arguments.py", "settings/typed/facts.py"}
 
