@@ -219,13 +219,11 @@ def is_of_test_set(config: Namespace) -> bool:
 
 def result_path(config: Namespace, run: Run, name: str) -> Path:
     """Where an evaluation writes: data other than the test set have results beside the test set's, under their name."""
-    path = Path(run.folder.path / name)
-    test_on = data_setting(config, "test_on") or "test"
-    if run.command == "predict" and data_setting(config, "predict_dir"):
-        test_on = Path(data_setting(config, "predict_dir")).resolve().name
-    if test_on == "test" or run.command == "validate":
-        return path
-    return path.with_name(f"{path.stem}-{test_on}{path.suffix}")
+    folder = data_setting(config, "predict_dir") if run.command == "predict" else None
+    source = folder or data_setting(config, "test_on") or "test"
+    if run.command == "validate" or (source == "test" and not folder):
+        return run.folder.path / name
+    return run.folder.path / f"{Path(name).stem}-{Path(source).resolve().name}{Path(name).suffix}"
 
 
 def check_trains(trainer: Trainer) -> None:
