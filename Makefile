@@ -25,12 +25,12 @@ demo: build/demo-env/installed  ## generate a project with the defaults, install
 	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
 
 # Three processes on two cores: many tests wait for SLURM and W&B.
-test: .venv/installed  ## run the tests that are not marked slow; apt installs SLURM for them where it can
-	sh tests/slurm/install.sh
+test: .venv/installed  ## run the tests that are not marked slow; apt installs SLURM and Chromium for them where it can
+	sh tests/install.sh
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 slow: .venv/installed  ## run the others: long kill chains, two ranks, faults in SLURM, the tests of generated projects
-	sh tests/slurm/install.sh
+	sh tests/install.sh
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist worksteal -m slow
 
 # Not a part of `make test`: it takes from minutes to hours. ROOM: runs, settings, slurm or survive; FILES: some of its.

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "notify": set(),
     "private_names": {"settings"},
     "entrance": {"settings", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},  # all a door needs
-    "report": {"settings", "runs", "training", "cka", "results"},
+    "report": {"settings", "runs", "training", "cka", "results", "files"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},
     "runs": {"settings", "files", "locks"},

@@ -69,7 +69,7 @@ def sweep_agent(argv: Sequence[str], root: Path) -> int:
 
 def report(argv: Sequence[str], root: Path) -> int:
     """Report.py: look into runs that were trained."""
-    from .report import main
+    from .report.commands import main
 
     return enter(main, argv, root)
 

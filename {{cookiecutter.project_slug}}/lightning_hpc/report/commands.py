@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .results.command import add_table, print_table
-from .settings.errors import SettingsError
+from ..results.command import add_table, print_table
+from ..settings.errors import SettingsError
+from .showing import add_pages, serve_page, write_page
 
 DESCRIPTION = "Look into runs that were trained."
 EXAMPLES = """examples:
@@ -14,6 +15,8 @@ EXAMPLES = """examples:
   python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
   python Report.py cross-validation FOLDER the means of the folds in an experiment's folder
   python Report.py table                   all runs, with what differs between them and their metrics
+  python Report.py html                    all runs as one file for a browser, which can be mailed
+  python Report.py serve                   the same from this machine, fresh at each reload
 """
 CKA_HELP = """draw how alike layers are, by CKA on the validation data: 1 for the same representation up to rotation
 and scale, about 0 for unrelated ones"""
@@ -37,10 +40,9 @@ def main(argv: Sequence[str], root: Path) -> int:
         SettingsError, CheckpointError, CKAError: what was asked for can't be done.
     """
     arguments = parser().parse_args(argv)
-    if arguments.command == "cka":
-        return compare_runs(arguments, root)
-    if arguments.command == "table":
-        return print_table(arguments, root)
+    commands = {"cka": compare_runs, "table": print_table, "html": write_page, "serve": serve_page}
+    if arguments.command in commands:
+        return commands[arguments.command](arguments, root)
     return cross_validation(arguments.experiment)
 
 
@@ -65,13 +67,14 @@ def parser() -> argparse.ArgumentParser:
     folds.add_argument("experiment", type=Path, help="the experiment's folder, such as runs/wide")
 
     add_table(commands)
+    add_pages(commands)
     return main
 
 
 def compare_runs(arguments: argparse.Namespace, root: Path) -> int:
     """Draw the CKA map of one run or two on the validation data of the first; returns the exit code."""
-    from .cka import compare  # late: torch takes seconds, and the other command needs none
-    from .training.evaluate import load
+    from ..cka import compare  # late: torch takes seconds, and the other command needs none
+    from ..training.evaluate import load
 
     run_a = load(arguments.run_a, root)
     model_b = None
@@ -116,7 +119,7 @@ def map_of(run_a: Path, run_b: Path | None) -> Path:
 
 def cross_validation(experiment: Path) -> int:
     """Write and print the means of all cross-validations in an experiment's folder; 1 if folds are missing."""
-    from .runs.folds import read_cross_validations, write_cross_validations
+    from ..runs.folds import read_cross_validations, write_cross_validations
 
     validations = read_cross_validations(experiment)
     write_cross_validations(experiment, validations)

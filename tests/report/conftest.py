@@ -1,0 +1,123 @@
+"""A real browser, and folders of runs to show in it."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_hpc import entrance
+from lightning_hpc.settings.yaml_files import dump
+
+# Without its own services, which would look for hosts that are not there.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium. Without it the tests are skipped, but fail in continuous integration."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here")
+
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open an address and wait until it can be used; fails at the end if the page has asked for, or complained of, anything."""
+    contexts, complaints = [], []
+
+    def open_one(address, width=1400, height=900, dark=False):
+        context = browser.new_context(
+            viewport=dict(width=width, height=height), color_scheme="dark" if dark else "light"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_function("window.page", timeout=20_000)
+        page.on("request", lambda request: complaints.append(request.url))
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def write_run(folder: Path, state="done", started=0, metrics=None, changes=None, rows=(), maps=(), **settings) -> Path:
+    """Write a run's folder as Train.py does.
+
+    Args:
+        folder: EXPERIMENT/RUN.
+        metrics: the newest values.
+        changes: the overlay: what was asked for.
+        rows: of metrics.csv, the header first.
+        maps: (layers, layers) CKA matrices, one an epoch.
+        settings: of the model.
+    """
+    folder.mkdir(parents=True)
+    status = dict(
+        state=state, reason="a node failed" if state == "failed" else None, seconds=1800, monitor="val/acc",
+        best=(metrics or {}).get("val/acc"), started=f"2026-01-01T00:{started // 60:02d}:{started % 60:02d}+00:00",
+        metrics=metrics or {}, command=f"python Train.py fit --name {folder.parent.name}", identity=folder.name[-8:] * 2,
+    )  # fmt: skip
+    (folder / "status.json").write_text(json.dumps(status))
+    config = dict(seed_everything=0, model=dict(class_path="my.Model", init_args=dict(lr=0.1, width=3) | settings))
+    (folder / "config.yaml").write_text(dump(config))
+    (folder / "overlay.yaml").write_text(dump(dict(name=folder.parent.name) | (changes or {})))
+    if rows:
+        with (folder / "metrics.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    for epoch, matrix in enumerate(maps):
+        (folder / "cka").mkdir(exist_ok=True)
+        layers = [f"layer{number}" for number in range(len(matrix))]
+        numbers = dict(matrix=matrix, rows=layers, columns=layers, samples=128, row_label="now", column_label="init")
+        np.savez(folder / "cka" / f"epoch-{epoch:03d}.npz", **numbers)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Twenty-four runs of one grid: three learning rates, two widths, four trials; one has failed, one is running."""
+    folder = tmp_path_factory.mktemp("grid") / "runs"
+    number = 0
+    for rate in (0.001, 0.01, 0.1):
+        for width in (16, 64):
+            for trial in range(4):
+                quality = 0.9 - abs(np.log10(rate) + 2) / 10 + trial / 1000
+                curve = [quality - 0.5 / (epoch + 1) for epoch in range(5)]
+                rows = [("step", "epoch", "train/loss", "val/acc")]
+                rows += [(epoch * 10, epoch, 1 / (epoch + 1), value) for epoch, value in enumerate(curve)]
+                write_run(
+                    folder / "grid" / f"{number:03d}-lr={rate}-width={width}-{number + 0xA0000000:08x}",
+                    state={3: "failed", 7: "running"}.get(number, "done"), started=number, lr=rate, width=width,
+                    metrics={"val/acc": curve[-1], "train/loss": 0.2}, rows=rows,
+                    changes={"model.lr": rate, "model.width": width, "trial": trial},
+                    maps=[np.eye(3) * 0.5 + epoch / 10 for epoch in range(3)] if trial == 0 else (),
+                )  # fmt: skip
+                number += 1
+    return folder
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a page as `Report.py html` does, and return its address."""
+
+    def make_page(folder: Path, *options: str) -> str:
+        file = tmp_path / "report.html"
+        assert entrance.report(["html", str(folder), "-o", str(file), *options], tmp_path) == 0
+        return file.as_uri()
+
+    return make_page

@@ -1,0 +1,1 @@
+"""Looking into runs that were trained: the commands of Report.py, and the page that shows all runs in one file."""
