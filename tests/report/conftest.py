@@ -1,16 +1,14 @@
 """A real browser, and folders of runs to show in it."""
 
-import csv
-import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import write_run
 
 from lightning_hpc import entrance
-from lightning_hpc.settings.yaml_files import dump
 
 # Without its own services, which would look for hosts that are not there.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -33,7 +31,10 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Open an address and wait until it can be used; fails at the end if the page has asked for, or complained of, anything."""
+    """Open an address and wait until it can be used.
+
+    The test fails at its end if a page has complained of anything, or asked for anything.
+    """
     contexts, complaints = [], []
 
     def open_one(address, width=1400, height=900, dark=False):
@@ -53,39 +54,6 @@ def open_page(browser):
     for context in contexts:
         context.close()
     assert not complaints
-
-
-def write_run(folder: Path, state="done", started=0, metrics=None, changes=None, rows=(), maps=(), **settings) -> Path:
-    """Write a run's folder as Train.py does.
-
-    Args:
-        folder: EXPERIMENT/RUN.
-        metrics: the newest values.
-        changes: the overlay: what was asked for.
-        rows: of metrics.csv, the header first.
-        maps: (layers, layers) CKA matrices, one an epoch.
-        settings: of the model.
-    """
-    folder.mkdir(parents=True)
-    status = dict(
-        state=state, reason="a node failed" if state == "failed" else None, seconds=1800, monitor="val/acc",
-        best=(metrics or {}).get("val/acc"), started=f"2026-01-01T00:{started // 60:02d}:{started % 60:02d}+00:00",
-        metrics=metrics or {}, command=f"python Train.py fit --name {folder.parent.name}", identity=folder.name[-8:] * 2,
-    )  # fmt: skip
-    (folder / "status.json").write_text(json.dumps(status))
-    config = dict(seed_everything=0, model=dict(class_path="my.Model", init_args=dict(lr=0.1, width=3) | settings))
-    (folder / "config.yaml").write_text(dump(config))
-    (folder / "overlay.yaml").write_text(dump(dict(name=folder.parent.name) | (changes or {})))
-    if rows:
-        with (folder / "metrics.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-
-    for epoch, matrix in enumerate(maps):
-        (folder / "cka").mkdir(exist_ok=True)
-        layers = [f"layer{number}" for number in range(len(matrix))]
-        numbers = dict(matrix=matrix, rows=layers, columns=layers, samples=128, row_label="now", column_label="init")
-        np.savez(folder / "cka" / f"epoch-{epoch:03d}.npz", **numbers)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -121,3 +89,11 @@ def make(tmp_path):
         return file.as_uri()
 
     return make_page
+
+
+@pytest.fixture(scope="session")
+def grid(runs, tmp_path_factory):
+    """The address of a page with the runs of the grid."""
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    assert entrance.report(["html", str(runs), "-o", str(file)], file.parent) == 0
+    return file.as_uri()

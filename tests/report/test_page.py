@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_run
+from made_runs import write_run
 
 from lightning_hpc import entrance
 
@@ -24,7 +24,9 @@ def column(page, name):
     return [row[place] for row in page.evaluate(ROWS)]
 
 
-ROWS = "[...document.querySelectorAll('tbody tr:not(.space)')].map(row => [...row.children].map(cell => cell.textContent))"
+ROWS = (
+    "[...document.querySelectorAll('tbody tr:not(.space)')].map(row => [...row.children].map(cell => cell.textContent))"
+)
 
 
 def keep(page, name):
@@ -33,8 +35,8 @@ def keep(page, name):
         page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
 
 
-def test_the_page_says_what_was_run_and_how_it_stands(make, runs, open_page):
-    page = open_page(make(runs))
+def test_the_page_says_what_was_run_and_how_it_stands(grid, open_page):
+    page = open_page(grid)
     assert page.text_content("#summary") == "24 runs: 22 done, 1 failed, 1 running. 12.0 hours of training."
     assert count(page) == "24 of 24 runs"
     assert sorted(column(page, "reason")) == [""] * 23 + ["a node failed"]
@@ -49,21 +51,21 @@ def test_the_page_says_what_was_run_and_how_it_stands(make, runs, open_page):
         ("lr=0.1 val/acc>0.7", 6), ("-width=16", 12), ("run~WIDTH=64 trial!=0", 9), ("nothing-like-it", 0), ("lr<", 24),
     ],
 )  # fmt: skip
-def test_a_filter_leaves_the_runs_for_which_all_terms_hold(make, runs, open_page, typed, left):
-    page = open_page(make(runs))
+def test_a_filter_leaves_the_runs_for_which_all_terms_hold(grid, open_page, typed, left):
+    page = open_page(grid)
     page.fill("#filter", typed)
     assert count(page) == f"{left} of 24 runs"
     assert page.text_content("#filter-problem") == ""
 
 
-def test_a_filter_for_an_unknown_column_says_so(make, runs, open_page):
-    page = open_page(make(runs))
+def test_a_filter_for_an_unknown_column_says_so(grid, open_page):
+    page = open_page(grid)
     page.fill("#filter", "rate<1")
     assert page.text_content("#filter-problem") == "there is no column rate"
 
 
-def test_a_click_on_a_name_sorts_and_a_third_one_unsorts(make, runs, open_page):
-    page = open_page(make(runs))
+def test_a_click_on_a_name_sorts_and_a_third_one_unsorts(grid, open_page):
+    page = open_page(grid)
     unsorted = column(page, "run")
     head = page.get_by_role("button", name="val/acc")
     head.click()
@@ -76,8 +78,8 @@ def test_a_click_on_a_name_sorts_and_a_third_one_unsorts(make, runs, open_page):
     assert column(page, "run") == unsorted
 
 
-def test_columns_are_picked(make, runs, open_page):
-    page = open_page(make(runs))
+def test_columns_are_picked(grid, open_page):
+    page = open_page(grid)
     page.click("summary:has-text('Columns')")
     page.get_by_label("host").check()
     page.get_by_label("model.width").uncheck()
@@ -85,8 +87,8 @@ def test_columns_are_picked(make, runs, open_page):
     assert "host" in heads and "model.width" not in heads
 
 
-def test_picked_runs_are_drawn_and_the_address_keeps_the_view(make, runs, open_page):
-    address = make(runs)
+def test_picked_runs_are_drawn_and_the_address_keeps_the_view(grid, open_page):
+    address = grid
     page = open_page(address)
     assert page.locator(".legend li").count() == 24
     page.fill("#filter", "width=64 done")
@@ -101,8 +103,8 @@ def test_picked_runs_are_drawn_and_the_address_keeps_the_view(make, runs, open_p
     assert again.get_by_label("Metric").input_value() == "train/loss" and again.get_by_label("log scale").is_checked()
 
 
-def test_dragging_over_the_curves_looks_closer_and_a_double_click_shows_all(make, runs, open_page):
-    page = open_page(make(runs))
+def test_dragging_over_the_curves_looks_closer_and_a_double_click_shows_all(grid, open_page):
+    page = open_page(grid)
     page.locator("#view canvas").scroll_into_view_if_needed()
     box = page.locator("#view canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 100)
@@ -127,16 +129,16 @@ def test_the_mouse_is_told_which_run_a_line_is(make, runs, open_page):
     assert page.locator(".tip").text_content().startswith("023-lr=0.1-width=64-a0000017: ")
 
 
-def test_curves_of_trials_become_a_mean_and_a_band(make, runs, open_page):
-    page = open_page(make(runs))
+def test_curves_of_trials_become_a_mean_and_a_band(grid, open_page):
+    page = open_page(grid)
     page.get_by_label("mean and band").check()
     names = page.locator(".legend li").all_text_contents()
     assert len(names) == 6 and all("and 3 more" in name for name in names)
     keep(page, "means")
 
 
-def test_repetitions_are_a_table_of_means(make, runs, open_page):
-    page = open_page(make(runs))
+def test_repetitions_are_a_table_of_means(grid, open_page):
+    page = open_page(grid)
     page.get_by_role("tab", name="Trials and folds").click()
     rows = page.locator("#view tbody tr").all_text_contents()
     assert len(rows) == 6
@@ -145,8 +147,8 @@ def test_repetitions_are_a_table_of_means(make, runs, open_page):
     assert any("lr=0.1 width=64" in row and expected in row for row in rows)
 
 
-def test_settings_that_matter_are_told_from_those_that_do_not(make, runs, open_page):
-    page = open_page(make(runs))
+def test_settings_that_matter_are_told_from_those_that_do_not(grid, open_page):
+    page = open_page(grid)
     page.get_by_role("tab", name="Settings and results").click()
     rows = page.locator("#view tbody tr").all_text_contents()
     assert rows[0].startswith("model.lr24") and rows[-1].startswith("model.width24")
@@ -156,8 +158,8 @@ def test_settings_that_matter_are_told_from_those_that_do_not(make, runs, open_p
     keep(page, "sweep")
 
 
-def test_a_click_on_a_point_picks_its_run(make, runs, open_page):
-    page = open_page(make(runs))
+def test_a_click_on_a_point_picks_its_run(grid, open_page):
+    page = open_page(grid)
     page.get_by_role("tab", name="Settings and results").click()
     canvas = page.locator("#view canvas").first
     canvas.scroll_into_view_if_needed()
@@ -179,8 +181,8 @@ def test_where_nothing_differs_there_is_nothing_to_compare(make, runs, open_page
     assert page.text_content("#view") == "There is nothing to compare: no setting differs, or no run has a metric yet."
 
 
-def test_differences_and_commands_of_the_picked_runs(make, runs, open_page):
-    page = open_page(make(runs))
+def test_differences_and_commands_of_the_picked_runs(grid, open_page):
+    page = open_page(grid)
     page.fill("#filter", "trial=0 width=16")
     page.get_by_role("tab", name="Differences").click()
     text = page.text_content("#view")
@@ -190,8 +192,8 @@ def test_differences_and_commands_of_the_picked_runs(make, runs, open_page):
     assert "my.Model" in page.text_content("#view details")
 
 
-def test_cka_maps_from_epoch_to_epoch(make, runs, open_page):
-    page = open_page(make(runs))
+def test_cka_maps_from_epoch_to_epoch(grid, open_page):
+    page = open_page(grid)
     page.get_by_role("tab", name="CKA").click()
     assert page.locator("canvas.map").count() == 6
     assert "layer0 0.7" in page.locator("canvas.map").first.get_attribute("aria-label")
@@ -200,8 +202,8 @@ def test_cka_maps_from_epoch_to_epoch(make, runs, open_page):
     keep(page, "maps")
 
 
-def test_tabs_work_with_the_keyboard(make, runs, open_page):
-    page = open_page(make(runs))
+def test_tabs_work_with_the_keyboard(grid, open_page):
+    page = open_page(grid)
     page.locator("#tab-curves").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("#tab-sweep").get_attribute("aria-selected") == "true"
@@ -211,11 +213,11 @@ def test_tabs_work_with_the_keyboard(make, runs, open_page):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_everybody_can_read_it(make, runs, open_page, dark):
+def test_everybody_can_read_it(grid, open_page, dark):
     """The rules of axe-core, for all views."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page = open_page(make(runs), dark=dark)
+    page = open_page(grid, dark=dark)
     for view in ("curves", "sweep", "compare", "repeats", "maps"):
         page.evaluate("view => page.set({tab: view})", view)
         results = Axe().run(page)
@@ -223,8 +225,8 @@ def test_everybody_can_read_it(make, runs, open_page, dark):
     keep(page, "dark" if dark else "light")
 
 
-def test_a_narrow_window_does_not_scroll_sideways(make, runs, open_page):
-    page = open_page(make(runs), width=360, height=700)
+def test_a_narrow_window_does_not_scroll_sideways(grid, open_page):
+    page = open_page(grid, width=360, height=700)
     for view in ("curves", "sweep", "compare", "repeats", "maps"):
         page.evaluate("view => page.set({tab: view})", view)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -233,7 +235,8 @@ def test_a_narrow_window_does_not_scroll_sideways(make, runs, open_page):
 
 HOSTILE = [
     "<script>document.title='owned'</script>", "<img src=x onerror=document.title='owned'>", "\"'`</td></script>",
-    "</script><script>document.title='owned'</script>", "\u202eevil\u202c", "x" * 10_000, "{{7*7}}", "a\nb", "__proto__",
+    "</script><script>document.title='owned'</script>", "\u202eevil\u202c", "x" * 10_000, "{{7*7}}", "a\nb",
+    "__proto__",
 ]  # fmt: skip
 
 
@@ -288,14 +291,18 @@ def many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many") / "runs"
     rows = [("step", "epoch", *(f"val/metric{number}" for number in range(10)))]
     rows += [(epoch, epoch, *np.random.default_rng(epoch).random(10).round(6)) for epoch in range(60)]
-    first = write_run(folder / "e00" / "00000-lr=1.0-00000000", metrics={"val/acc": 0.5, "val/loss": 1.25}, rows=rows, lr=1.0)
+    first = write_run(
+        folder / "e00" / "00000-lr=1.0-00000000", metrics={"val/acc": 0.5, "val/loss": 1.25}, rows=rows, lr=1.0
+    )
     config, status = ((first / name).read_text() for name in ("config.yaml", "status.json"))
     draw = np.random.default_rng(0)
     for number in range(1, 10_000):
         run = folder / f"e{number % 100:02d}" / f"{number:05d}-lr-{draw.integers(2**32):08x}"
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(config.replace("lr: 1.0", f"lr: {10 ** draw.uniform(-5, 0):.6g}"))
-        (run / "status.json").write_text(status.replace("0.5", f"{draw.random():.6f}").replace("1.25", f"{draw.random():.6f}"))
+        (run / "status.json").write_text(
+            status.replace("0.5", f"{draw.random():.6f}").replace("1.25", f"{draw.random():.6f}")
+        )
         os.link(first / "overlay.yaml", run / "overlay.yaml")
         os.link(first / "metrics.csv", run / "metrics.csv")
     yield folder

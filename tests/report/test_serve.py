@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import write_run
+from made_runs import write_run
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 

@@ -92,7 +92,7 @@ def group_of(name: str, results: Results) -> str:
 
 
 def is_missing(row: Row, name: str) -> bool:
-    """True if a run has no value in a column, as opposed to one that is NaN; for metrics, status.json has null for NaN."""
+    """True if a run has no value in a column, as opposed to one that is NaN, for which status.json has null."""
     if name.removesuffix(" (metric)") in row.metrics:
         return False
     return row.settings.get(name, row.changes.get(name)) is None
