@@ -1,6 +1,8 @@
-"""Reading the results of thousands of runs, beside pandas and PyYAML file by file.
+"""Reading and showing the results of thousands of runs, beside pandas and PyYAML file by file and a plain HTML table.
 
     python benchmarks/results.py [--runs 1000 10000] [--file_by_file 1000] [--json FILE]
+
+The page is opened in Chromium, if Playwright and a Chromium are installed.
 
 Made-up runs in 100 experiments: status.json, a config.yaml of 130 lines, overlay.yaml, and a metrics.csv of 60 rows and
 26 columns, of which most are empty, as real ones are. CPU seconds, after the files have been read once.
@@ -11,6 +13,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -24,7 +27,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
 
-from lightning_hpc.results import read, reading  # noqa: E402
+from lightning_hpc.report.content import page_content  # noqa: E402
+from lightning_hpc.report.page import make_page  # noqa: E402
+from lightning_hpc.results import Results, read, reading, rows  # noqa: E402
 
 ROWS, METRICS, LAYERS = 60, 24, 110
 
@@ -77,13 +82,51 @@ def cpu(work: Callable[[], object]) -> float:
 
 def ours(folder: Path) -> dict[str, float]:
     """The table, the curves, and the table again."""
-    reading._known.clear()
+    rows._known.clear()
+    reading._latest = None
     kept = {}
     times = {"table": cpu(lambda: kept.update(results=read(folder)) or kept["results"].table)}
     times["curves"] = cpu(lambda: kept["results"].curves)
     times["table again"] = cpu(lambda: read(folder).table)
     assert len(kept["results"].curves) == len(kept["results"]) * ROWS * METRICS // 2
     return times
+
+
+def pages(results: Results, folder: Path) -> dict[str, float]:
+    """Making the page, its size, and the seconds until it can be used; the same for a plain table of HTML."""
+    ours, plain = folder / "ours.html", folder / "plain.html"
+    figures = {"page, CPU s": cpu(lambda: ours.write_text(make_page(page_content(results, "runs", ""))))}
+    results.table.to_html(plain)
+
+    ready = {"page": (ours, "window.page"), "plain HTML": (plain, "document.querySelector('tr:last-child').offsetTop")}
+    for name, (file, condition) in ready.items():
+        figures[f"{name}, MB"] = file.stat().st_size / 1e6
+        if seconds := usable_after(file, condition):
+            figures[f"{name}, usable after s"] = seconds
+    return figures
+
+
+def usable_after(file: Path, condition: str) -> float | None:
+    """Seconds from opening a page in Chromium until a condition of JavaScript holds; None without Chromium."""
+    program = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    if program is None:
+        return None
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto("about:blank")
+        begin = time.perf_counter()
+        page.goto(file.as_uri(), timeout=300_000)
+        page.wait_for_function(condition, timeout=300_000)
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # drawn once
+        seconds = time.perf_counter() - begin
+        browser.close()
+    return seconds
 
 
 def file_by_file(folder: Path, count: int) -> dict[str, float]:
@@ -132,6 +175,7 @@ def measure(count: int, usual_count: int) -> dict[str, float]:
         make_runs(folder, count)
         read(folder)  # the files are in memory from here on
         times = ours(folder)
+        page = pages(read(folder), Path(name))
         usual = {what: seconds * count / usual_count for what, seconds in file_by_file(folder, usual_count).items()}
 
     row: dict[str, float] = {"runs": count}
@@ -140,7 +184,7 @@ def measure(count: int, usual_count: int) -> dict[str, float]:
         if what in usual:
             row[f"{what} file by file, CPU s"] = usual[what]
             row[f"{what}, ratio"] = usual[what] / seconds
-    return row
+    return row | page
 
 
 if __name__ == "__main__":

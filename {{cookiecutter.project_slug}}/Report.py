@@ -6,6 +6,8 @@ Examples:
     python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
     python Report.py cross-validation FOLDER the means of the folds in an experiment's folder
     python Report.py table                   all runs, with what differs between them and their metrics
+    python Report.py table --latex a.tex     the same for a paper, each number with the runs it comes from
+    python Report.py verify a.tex            whether these numbers still hold
     python Report.py html                    all runs as one file for a browser, which can be mailed
     python Report.py serve                   the same from this machine, fresh at each reload
 """

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_hpc import entrance
-from lightning_hpc.results import read, reading, run_files
+from lightning_hpc.results import read, rows, run_files
 from lightning_hpc.results.curves import read_curves
 from lightning_hpc.results.similar_yaml import SimilarFiles
 from lightning_hpc.settings.errors import SettingsError
@@ -151,14 +151,22 @@ def test_a_folder_that_cannot_be_listed_is_a_row(runs):
 def test_a_second_look_reads_only_what_has_changed(runs, monkeypatch):
     read(runs)
     asked = []
-    plain = reading.read_runs
-    monkeypatch.setattr(reading, "read_runs", lambda folders, names: asked.extend(folders) or plain(folders, names))
+    plain = rows.read_runs
+    monkeypatch.setattr(rows, "read_runs", lambda folders, names: asked.extend(folders) or plain(folders, names))
 
     changed = runs / "rates" / "001-lr"
     (changed / "test.json").write_text(json.dumps({"test/acc": 0.25, "step": 3, "checkpoint": "best.ckpt"}))
     table = read(runs).table
     assert asked == [changed]
     assert table.loc[str(changed), "test/acc"] == 0.25
+
+
+def test_a_table_that_was_changed_is_not_what_the_next_look_gets(runs):
+    first = read(runs)
+    before = first.table.copy()
+    first.table["val/acc"] = 0.0
+    del first.table["state"]
+    pd.testing.assert_frame_equal(read(runs).table, before)
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.01])
@@ -258,7 +266,7 @@ def test_names_and_values_of_others_do_not_break_a_table(report, runs):
 def test_pandas_is_loaded_late_and_a_query_gets_no_names_of_ours(runs):
     assert isinstance(read(runs).table, pd.DataFrame)
     with pytest.raises(SettingsError):
-        read(runs, where="@reading.json")
+        read(runs, where="@rows.json")
 
     program = "import sys, lightning_hpc.results; assert not {'pandas', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=600)

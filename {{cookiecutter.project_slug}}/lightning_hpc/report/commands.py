@@ -5,9 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..results.command import add_table, print_table
+from ..results.reading import read
 from ..settings.errors import SettingsError
+from .receipts import verify
 from .showing import add_pages, serve_page, write_page
+from .table import add_table, print_table
 
 DESCRIPTION = "Look into runs that were trained."
 EXAMPLES = """examples:
@@ -15,6 +17,8 @@ EXAMPLES = """examples:
   python Report.py cka RUN_A RUN_B         the layers of two runs, or of two checkpoints, with each other
   python Report.py cross-validation FOLDER the means of the folds in an experiment's folder
   python Report.py table                   all runs, with what differs between them and their metrics
+  python Report.py table --latex a.tex     the same for a paper, each number with the runs it comes from
+  python Report.py verify a.tex            whether these numbers still hold
   python Report.py html                    all runs as one file for a browser, which can be mailed
   python Report.py serve                   the same from this machine, fresh at each reload
 """
@@ -28,6 +32,9 @@ CKA_EXAMPLES = """examples:
 FOLDS_HELP = """mean and standard deviation of each metric over the folds of a cross-validation, also written to
 cross-validation.json in the folder"""
 
+VERIFY_HELP = """compute the numbers of a paper again from the runs that they come from, and name each that no longer
+holds"""
+
 
 def main(argv: Sequence[str], root: Path) -> int:
     """Run one command line; returns the exit code.
@@ -40,10 +47,15 @@ def main(argv: Sequence[str], root: Path) -> int:
         SettingsError, CheckpointError, CKAError: what was asked for can't be done.
     """
     arguments = parser().parse_args(argv)
-    commands = {"cka": compare_runs, "table": print_table, "html": write_page, "serve": serve_page}
-    if arguments.command in commands:
-        return commands[arguments.command](arguments, root)
-    return cross_validation(arguments.experiment)
+    commands = {
+        "cka": compare_runs,
+        "cross-validation": cross_validation,
+        "table": print_table,
+        "verify": verify_numbers,
+        "html": write_page,
+        "serve": serve_page,
+    }
+    return commands[arguments.command](arguments, root)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
     folds.add_argument("experiment", type=Path, help="the experiment's folder, such as runs/wide")
 
     add_table(commands)
+    check = commands.add_parser("verify", help=VERIFY_HELP, description=VERIFY_HELP)
+    check.add_argument("file", type=Path, help="what `table --latex` has written, or a paper that holds it")
+    check.add_argument("folders", type=Path, nargs="*", help="where the runs are; default: runs")
+
     add_pages(commands)
     return main
 
@@ -117,12 +133,12 @@ def map_of(run_a: Path, run_b: Path | None) -> Path:
     return folder / "cka" / f"{name}.png"
 
 
-def cross_validation(experiment: Path) -> int:
+def cross_validation(arguments: argparse.Namespace, root: Path) -> int:
     """Write and print the means of all cross-validations in an experiment's folder; 1 if folds are missing."""
     from ..runs.folds import read_cross_validations, write_cross_validations
 
-    validations = read_cross_validations(experiment)
-    write_cross_validations(experiment, validations)
+    validations = read_cross_validations(arguments.experiment)
+    write_cross_validations(arguments.experiment, validations)
     for validation in validations:
         print(validation.line())
 
@@ -131,3 +147,25 @@ def cross_validation(experiment: Path) -> int:
         print(f"error: {missing} folds are not done, and what lacks them is not in the file", file=sys.stderr)
         return 1
     return 0
+
+
+def verify_numbers(arguments: argparse.Namespace, root: Path) -> int:
+    """Compute the numbers of a LaTeX file again; 1 if any does not hold.
+
+    Raises:
+        SettingsError: there is no such file, or it has no receipts.
+    """
+    try:
+        text = arguments.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{arguments.file} can't be read: {error}") from None
+
+    folders = arguments.folders or [root / "runs"]
+    count, problems = verify(text, read(*folders))
+    if not count:
+        raise SettingsError(f"{arguments.file} has no \\receipt{{…}}: `Report.py table --latex` writes them")
+
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(f"{count - len(problems)} of {count} numbers hold")
+    return 1 if problems else 0

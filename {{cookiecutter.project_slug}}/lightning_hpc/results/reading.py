@@ -8,114 +8,24 @@
 The folders are the truth: nothing is asked of SLURM or W&B, and runs may be going on meanwhile.
 """
 
-import json
+import operator
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..settings.errors import SettingsError, did_you_mean
-from ..settings.flat import Flat
 from .curves import read_curves
-from .run_files import (
-    CONFIG,
-    EVALUATIONS,
-    METRICS,
-    OVERLAY,
-    STATUS,
-    RunFiles,
-    Signature,
-    find_runs,
-    read_runs,
-    signatures,
-)
-from .similar_yaml import SimilarFiles
+from .rows import Row, rows_of
+from .run_files import METRICS, find_runs, read_runs
+from .summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = (STATUS, CONFIG, OVERLAY, *EVALUATIONS)
-
-# Columns behind a run's settings and metrics, from status.json.
-AFTER = (
-    "step", "epoch", "monitor", "best", "seconds", "attempt", "host", "slurm_job", "started", "updated", "commit",
-    "uncommitted_changes", "identity", "lightning_hpc", "command",
-)  # fmt: skip
-
-# Settings that differ between all runs without being a difference: the folder and the name say them already.
-NOT_SHOWN = ("name", "runs_dir")
-
-# What evaluations note about themselves.
-NO_METRICS = ("checkpoint", "step", "epoch", "time")
-
-# Folder → what was read of it, and when: a second look reads only what has changed.
-_known: dict[Path, tuple[Signature, "Row"]] = {}
-_yaml = {CONFIG: SimilarFiles(), OVERLAY: SimilarFiles()}
-
-
-class Row:
-    """What is known of one run.
-
-    Attributes:
-        status: fields of status.json.
-        settings: all settings, resolved, as short keys.
-        changes: those that were asked for.
-        metrics: the newest values, and those of the evaluations.
-        reason: why something of it can't be read; None if all can.
-    """
-
-    def __init__(self, files: RunFiles) -> None:
-        self.reason = files.reason
-        self.status = self._read_json(files, STATUS)
-        self.settings = self._read_yaml(files, CONFIG)
-        self.changes = self._read_yaml(files, OVERLAY)
-        self.metrics: dict[str, Any] = {}
-
-        newest = self.status.get("metrics")
-        if isinstance(newest, Mapping):
-            self.metrics |= newest
-        for name in EVALUATIONS:
-            evaluation = self._read_json(files, name)
-            self.metrics |= {key: value for key, value in evaluation.items() if key not in NO_METRICS}
-
-    def _read_json(self, files: RunFiles, name: str) -> dict[str, Any]:
-        """A file that holds an object; {} with a reason if it does not."""
-        text = files.texts.get(name)
-        if text is None:
-            return {}
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            self.reason = f"{name} can't be read: {error}"
-            return {}
-        if not isinstance(content, dict):
-            self.reason = f"{name} can't be read: it holds no object"
-            return {}
-        return content
-
-    def _read_yaml(self, files: RunFiles, name: str) -> Flat:
-        """A file of settings; {} with a reason if it is none."""
-        text = files.texts.get(name)
-        if text is None:
-            return {}
-        try:
-            return _yaml[name].read(text)
-        except ValueError as error:
-            self.reason = f"{name} can't be read: {error}"
-            return {}
-
-    def seed_is_trial(self) -> bool:
-        """True if the seed says nothing that the trial does not say."""
-        return self.settings.get("seed_everything", 0) == self.changes.get("trial", 0)
-
-    def cells(self) -> dict[str, Any]:
-        """Its columns that come from status.json. What can't be read is `unknown`, which is neither done nor failed."""
-        status = self.status
-        state = status.get("state") or ("unknown" if self.reason else "not started")
-        reason = self.reason or status.get("reason")
-        return dict(state=state, reason=reason) | {name: status.get(name) for name in AFTER}
+# What was read last: looked at again, and unchanged, it need not be put together anew.
+_latest: Summary | None = None
 
 
 class Results:
@@ -127,48 +37,35 @@ class Results:
     """
 
     def __init__(self, folders: Sequence[Path], rows: Sequence[Row]) -> None:
-        self.folders = list(folders)
-        self.rows = list(rows)
+        self._summary = Summary(folders, rows)
 
     def __len__(self) -> int:
         return len(self.folders)
 
-    @cached_property
+    @property
+    def folders(self) -> list[Path]:
+        """The run folders, in the order of the table."""
+        return self._summary.folders
+
+    @property
+    def rows(self) -> list[Row]:
+        """What is known of each run."""
+        return self._summary.rows
+
+    @property
     def different(self) -> set[str]:
         """Short keys of the settings that have several values, or were asked for in some runs and are not in others."""
-        first: dict[str, Any] = {}
-        runs_with: Counter[str] = Counter()
-        different, asked_for = set(), set()
+        return self._summary.different
 
-        for row in self.rows:
-            asked_for.update(row.changes)
-            settings = row.changes | row.settings
-            runs_with.update(settings.keys())
-            for key, value in settings.items():
-                if key not in first:
-                    first[key] = value
-                elif value is not first[key] and value != first[key]:
-                    different.add(key)
-
-        # Another class has other settings. That is no difference to look at, unless somebody has asked for it.
-        return different | {key for key in asked_for if runs_with[key] < len(self)}
-
-    @cached_property
+    @property
     def settings(self) -> list[str]:
         """Short keys of the settings that differ between the runs or were asked for, in the order of the files."""
-        known = {key: None for row in self.rows for key in row.settings}
-        asked_for = {key: None for row in self.rows for key in row.changes}
-        columns = {key: None for key in known if key in self.different or key in asked_for} | asked_for
+        return self._summary.settings
 
-        hidden = set(NOT_SHOWN)
-        if "trial" in columns and all(row.seed_is_trial() for row in self.rows):
-            hidden.add("seed_everything")
-        return [key for key in columns if key not in hidden]
-
-    @cached_property
+    @property
     def metrics(self) -> list[str]:
         """Names of all metrics in the table, in the order in which the runs have them."""
-        return list({name: None for row in self.rows for name in row.metrics})
+        return self._summary.metrics
 
     @cached_property
     def table(self) -> "pd.DataFrame":
@@ -178,25 +75,7 @@ class Results:
         its newest value, or the one of `test` and `validate`, under its own name. Where a metric is called like a
         setting, " (metric)" is added to it.
         """
-        import pandas as pd
-
-        columns: dict[str, list[Any]] = {"run": [folder.name for folder in self.folders]}
-        columns["experiment"] = [folder.parent.name for folder in self.folders]
-        cells = [row.cells() for row in self.rows]
-        for name in ("state", "reason"):
-            columns[name] = [cell[name] for cell in cells]
-
-        for key in self.settings:
-            columns[key] = [plain(row.settings.get(key, row.changes.get(key))) for row in self.rows]
-        for name in self.metrics:
-            label = f"{name} (metric)" if name in columns or name in AFTER else name
-            columns[label] = [row.metrics.get(name) for row in self.rows]
-        for name in AFTER:
-            label = f"{name} (status)" if name in columns else name
-            columns[label] = [cell[name] for cell in cells]
-
-        index = pd.Index([str(folder) for folder in self.folders], name="folder")
-        return pd.DataFrame(columns, index=index)
+        return self._summary.table.copy()  # the summary may serve again, and this one may be changed
 
     @property
     def curves(self) -> "pd.DataFrame":
@@ -266,7 +145,7 @@ def read(
     if experiment is not None:
         found = [folder for folder in found if folder.parent.name == experiment]
 
-    results = Results(found, rows_of(found))
+    results = results_of(found)
     if where is not None:
         results = results.where(where)
     if last is not None:
@@ -274,24 +153,13 @@ def read(
     return results
 
 
-def rows_of(folders: Sequence[Path]) -> list[Row]:
-    """What is known of each folder; those whose files are as they were are not read again."""
-    marks = signatures(folders, FILES)
-    changed = []
-    for folder, mark in zip(folders, marks, strict=True):
-        known = _known.get(folder)
-        if known is None or known[0] != mark:
-            changed.append(folder)
+def results_of(folders: list[Path]) -> Results:
+    """The results of these runs; those of the last look at them, if nothing has changed since then."""
+    global _latest
 
-    # The signature was taken before reading: what changes in between is read again at the next look.
-    marks_of = dict(zip(folders, marks, strict=True))
-    for files in read_runs(changed, FILES):
-        _known[files.folder] = (marks_of[files.folder], Row(files))
-    return [_known[folder][1] for folder in folders]
-
-
-def plain(value: Any) -> Any:
-    """A setting as one cell: lists and mappings as text, since pandas can't compare or group them."""
-    if isinstance(value, list | dict):
-        return json.dumps(value, default=str)
-    return value
+    results = Results(folders, rows_of(folders))
+    is_same = _latest is not None and _latest.folders == folders and all(map(operator.is_, results.rows, _latest.rows))
+    if is_same:
+        results._summary = _latest
+    _latest = results._summary
+    return results

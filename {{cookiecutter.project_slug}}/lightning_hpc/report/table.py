@@ -2,16 +2,19 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..results.reading import Results, read
+from ..results.repetitions import over
+from ..results.rows import AFTER
 from ..settings.errors import SettingsError, did_you_mean
 from .printing import as_markdown, as_text, plus_minus
-from .reading import AFTER, Results, read
-from .repetitions import over
+from .receipts import with_receipts, write_latex
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +27,12 @@ EXAMPLES = """examples:
   python Report.py table --columns run model.optimizer.lr val/acc val/loss
   python Report.py table runs/wide --over trial             mean ± standard deviation over the trials
   python Report.py table runs/wide --csv > wide.csv         everything, for another program
+  python Report.py table runs/wide --over trial --latex wide.tex    for a paper: \\input{wide.tex}
 """
 WHERE_HELP = """only the runs for which this is true, in the query language of pandas; names with / or . in backquotes,
 and so all in single quotes"""
+LATEX_HELP = """write a table for a paper, each number with the runs that it comes from; `verify FILE` computes them
+again"""
 
 
 def add_table(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,6 +54,7 @@ def add_table(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     output.add_argument("--csv", action="store_true", help="print CSV, with all columns and all digits")
     output.add_argument("--json", action="store_true", help="print a list of objects, with all columns and all digits")
     output.add_argument("--markdown", action="store_true", help="print a table for a README or an issue")
+    output.add_argument("--latex", type=Path, metavar="FILE", help=LATEX_HELP)
 
 
 def print_table(arguments: argparse.Namespace, root: Path) -> int:
@@ -77,7 +84,11 @@ def print_table(arguments: argparse.Namespace, root: Path) -> int:
         columns = arguments.columns
 
     table = table[columns]
-    if arguments.csv:
+    if arguments.latex:
+        receipts = with_receipts(results, table, arguments.over)
+        write_latex(arguments.latex, table, receipts, shlex.join(["python", "Report.py", *sys.argv[1:]]))
+        print(f"{arguments.latex}: {len(table)} rows, {len(receipts)} numbers with receipts")
+    elif arguments.csv:
         table.to_csv(sys.stdout, index=not arguments.over)
     elif arguments.json:
         print(table.reset_index(drop=bool(arguments.over)).to_json(orient="records", indent=2))
