@@ -66,8 +66,8 @@ def runs(tmp_path_factory):
             for trial in range(4):
                 quality = 0.9 - abs(np.log10(rate) + 2) / 10 + trial / 1000
                 curve = [quality - 0.5 / (epoch + 1) for epoch in range(5)]
-                rows = [("step", "epoch", "train/loss", "val/acc")]
-                rows += [(epoch * 10, epoch, 1 / (epoch + 1), value) for epoch, value in enumerate(curve)]
+                rows = [("step", "epoch", "seconds", "train/loss", "val/acc")]
+                rows += [(epoch * 10, epoch, 2.5 * epoch, 1 / (epoch + 1), value) for epoch, value in enumerate(curve)]
                 write_run(
                     folder / "grid" / f"{number:03d}-lr={rate}-width={width}-{number + 0xA0000000:08x}",
                     state={3: "failed", 7: "running"}.get(number, "done"), started=number, lr=rate, width=width,

@@ -129,6 +129,18 @@ def test_the_mouse_is_told_which_run_a_line_is(make, runs, open_page):
     assert page.locator(".tip").text_content().startswith("023-lr=0.1-width=64-a0000017: ")
 
 
+def test_curves_over_the_running_time(grid, open_page):
+    page = open_page(f"{grid}#x=seconds&range=9.9_10.1")
+    canvas = page.locator("#view canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    names = []
+    for top in range(0, 300, 5):  # the last values of all curves, after ten seconds, are in the middle
+        page.mouse.move(box["x"] + 64 + (box["width"] - 76) / 2, box["y"] + top)
+        names += page.locator(".tip").all_text_contents()
+    assert any(name.endswith("at seconds 10") for name in names)
+
+
 def test_curves_of_trials_become_a_mean_and_a_band(grid, open_page):
     page = open_page(grid)
     page.get_by_label("mean and band").check()

@@ -13,12 +13,19 @@ from ..results.repetitions import SHORT_NAMES
 from ..results.rows import AFTER, Row
 from ..results.summary import plain
 from .pictures import pick_curves, pick_maps, short
+from .printing import BESIDE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_PAGE = ("uncommitted_changes", "lightning_hpc", "slurm_job", "identity")
-BESIDE = ("train/", "time/", "memory/", "cka/")  # metrics that are looked for less often than those of evaluations
+BESIDE = (
+    "train/",
+    "time/",
+    "memory/",
+    "usage/",
+    "cka/",
+)  # metrics that are looked for less often than those of evaluations
 
 
 def page_content(results: Results, title: str, made: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..results.reading import Results
 
 DIGITS = 5  # that count, of a number in the page
-MOST_VALUES = 250_000  # of curves, about a megabyte
+MOST_VALUES = 200_000  # of curves, about a megabyte with their seconds
 MOST_POINTS = 200  # of one curve: as many as a chart has room for
 FIRST_RUNS = 200  # runs whose curves of every metric are in the page, if the budget lasts; others: of the monitored one
 MOST_MAP_CELLS = 100_000
@@ -33,13 +33,12 @@ def pick_curves(results: Results, order: Sequence[int]) -> dict[str, Any]:
         order: rows, the most interesting first.
 
     Returns:
-        axes: arrays of step, epoch and seconds that curves share; curves: metric → [{run, axes, y}]; and a note for
-        the reader if some were left out.
+        axes: arrays of step, epoch and seconds that curves share; curves: metric → [{run, y, step, epoch, seconds}],
+        the last three as places among the axes; and a note for the reader if some were left out.
     """
     points, pieces = curves_by_metric(results)
 
-    axes: list[dict[str, list[Any]]] = []
-    known: dict[tuple[bytes, ...], int] = {}
+    axes = Axes()
     curves: dict[str, list[dict[str, Any]]] = {}
     left, wanted, kept = MOST_VALUES, 0, 0
 
@@ -59,7 +58,7 @@ def pick_curves(results: Results, order: Sequence[int]) -> dict[str, Any]:
             left -= size
             kept += 1
             arrays = {name: array[piece][thinned(piece.stop - piece.start)] for name, array in points.items()}
-            curves.setdefault(metric, []).append(curve_of(arrays, run, axes, known))
+            curves.setdefault(metric, []).append(curve_of(arrays, run, axes))
 
     note = ""
     if kept < wanted:
@@ -67,7 +66,7 @@ def pick_curves(results: Results, order: Sequence[int]) -> dict[str, Any]:
             f"This file has room for {kept} of {wanted} curves, those of the newest runs with a result first; "
             "name fewer folders, or use --where, to see others."
         )
-    return dict(axes=axes, curves=curves, curves_note=note)
+    return dict(axes=axes.arrays, curves=curves, curves_note=note)
 
 
 def curves_by_metric(results: Results) -> tuple[dict[str, np.ndarray], dict[str, dict[int, slice]]]:
@@ -113,25 +112,43 @@ def thinned(length: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, MOST_POINTS).round().astype(int))
 
 
-def curve_of(
-    points: dict[str, np.ndarray], run: int, axes: list[dict[str, list[Any]]], known: dict[tuple[bytes, ...], int]
-) -> dict[str, Any]:
-    """One curve; the values of its axes are kept once for all curves that share them.
+def curve_of(points: dict[str, np.ndarray], run: int, axes: "Axes") -> dict[str, Any]:
+    """One curve: its run, its values, and where those of its axes are.
 
     Args:
-        points: its arrays of step, epoch and value, (points,) each.
+        points: its arrays of step, epoch, seconds and value, (points,) each.
         run: its row in the table.
-        axes: what is known so far; a new entry is added.
-        known: the same, by content.
+        axes: the axes of all curves.
     """
-    own = {name: array for name, array in points.items() if name != "value"}
-    key = tuple(array.tobytes() for array in own.values())
-    if key not in known:
-        known[key] = len(axes)
-        axes.append({name: [short(value) for value in array.tolist()] for name, array in own.items()})
+    curve = dict(run=run, y=plain_numbers(points["value"]))
+    curve |= {name: axes.place(points[name]) for name in AXES if name in points}
+    return curve
 
-    values = points["value"].tolist()
-    return dict(run=run, axes=known[key], y=[short(value) if math.isfinite(value) else None for value in values])
+
+class Axes:
+    """The arrays of step, epoch and seconds, of which many curves share some: each is kept once.
+
+    Attributes:
+        arrays: lists of numbers.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: list[list[float | None]] = []
+        self._places: dict[bytes, int] = {}
+
+    def place(self, array: np.ndarray) -> int:
+        """Where an array is among all; it is added if it is new."""
+        numbers = plain_numbers(array)
+        key = repr(numbers).encode()
+        if key not in self._places:
+            self._places[key] = len(self.arrays)
+            self.arrays.append(numbers)
+        return self._places[key]
+
+
+def plain_numbers(array: np.ndarray) -> list[float | None]:
+    """Numbers with the digits that count; None for what JSON has no word for."""
+    return [short(value) if math.isfinite(value) else None for value in array.tolist()]
 
 
 def pick_maps(results: Results, order: Sequence[int]) -> list[dict[str, Any]]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+# Metrics that are looked for less often than those of evaluations.
+BESIDE = ("train/", "time/", "memory/", "usage/", "cka/")
+
 GAP = "  "
 WIDEST = 40  # characters of a cell in a terminal
 TAIL = 9  # the last characters of a run's folder, which are its own: -HASH8

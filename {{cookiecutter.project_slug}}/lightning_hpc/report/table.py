@@ -13,7 +13,7 @@ from ..results.reading import Results, read
 from ..results.repetitions import over
 from ..results.rows import AFTER
 from ..settings.errors import SettingsError, did_you_mean
-from .printing import as_markdown, as_text, plus_minus
+from .printing import BESIDE, as_markdown, as_text, plus_minus
 from .receipts import with_receipts, write_latex
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def first_columns(results: Results) -> list[str]:
 
     # What is the same for all runs, and what is measured beside the results, is looked for less often.
     same = [name for name in results.settings if name not in results.different and len(results) > 1]
-    beside = [name for name in shown if name.startswith(("train/", "time/", "memory/", "usage/", "cka/"))]
+    beside = [name for name in shown if name.startswith(BESIDE)]
     shown = [name for name in shown if name not in same and name not in beside] + beside
     shown += [name for name in same if name in columns]
 

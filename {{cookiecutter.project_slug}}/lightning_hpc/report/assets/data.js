@@ -26,9 +26,9 @@ function readColumn(column) {
 function curvesOf(data, metric) {
   const curves = new Map();
   for (const curve of data.curves[metric] ?? []) {
-    const axes = data.axes[curve.axes];
-    const y = curve.y.map((value) => (value === null ? NaN : value));
-    curves.set(curve.run, { step: axes.step, epoch: axes.epoch, seconds: axes.seconds, y });
+    const axis = (name) => data.axes[curve[name]].map((value) => value ?? NaN);
+    const y = curve.y.map((value) => value ?? NaN);
+    curves.set(curve.run, { step: axis("step"), epoch: axis("epoch"), seconds: axis("seconds"), y });
   }
   return curves;
 }
