@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_PAGE = ("uncommitted_changes", "lightning_hpc", "slurm_job", "identity")
-BESIDE = (
-    "train/",
-    "time/",
-    "memory/",
-    "usage/",
-    "cka/",
-)  # metrics that are looked for less often than those of evaluations
 
 
 def page_content(results: Results, title: str, made: str) -> dict[str, Any]:
