@@ -162,7 +162,7 @@ def announce_end(arguments: argparse.Namespace, root: Path) -> int:
     """`notify`: print how an experiment has ended, and send that to wherever NOTIFY_… says."""
     experiment = Experiment(arguments.folder)
     if "SLURM_JOB_ID" in os.environ:  # where a node has failed, its jobs could not submit the next wave
-        submit_next_wave(experiment, after_run.element())
+        submit_next_wave(experiment, after_run.element(), pauses=())
     elements, silence = None, None
     try:
         elements = experiment.queue(PAUSES)
