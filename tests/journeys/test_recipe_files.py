@@ -95,7 +95,7 @@ def test_the_commands_of_a_recipe(name, copied, train, tmp_path):
         length = ["--trainer.max_epochs=5"] if name in HALF else []
         learns = command == "fit" and (number == 0 or name == "fine_tuning")
         if command == "fit" and not learns:
-            length = ["--trainer.max_epochs=1"]
+            length = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
         run = train(command, *arguments, *length, defaults=True)
         assert run.code == 0, words
         if learns:
@@ -155,7 +155,7 @@ def check_pictures_and_histograms(folder: Path) -> None:
         ("imbalance", ["--data=RareDigits", "--data.balanced=true", "--model=WeightedClassifier"]),
         ("fine_tuning", ["--model=FineTuner", "--model.frozen_epochs=1"]),
         ("contrastive", ["--data=TwoViews", "--model=Contrastive"]),
-        ("pictures", ["--data=ExamplePictures", "--data.num_workers=1"]),
+        ("pictures", ["--data=ExamplePictures"]),
     ],
 )
 def test_a_recipe_that_is_killed_ends_as_if_it_had_not_been(name, arguments, copied, train, monkeypatch):
