@@ -181,7 +181,13 @@ def example_inputs(run: LoadedRun) -> tuple[Tensor, ...]:
 
 
 def first_batch(run: LoadedRun) -> Any:
-    """The first batch of the validation data, or of the training data where there is none."""
+    """The first batch of the validation data, or of the training data where there is none.
+
+    Raises:
+        SettingsError: there is no sample, or there are no data but the model's own.
+    """
+    if run.data is None:
+        raise SettingsError("the model has loaders of its own: set self.example_input_array in it to what it takes")
     loaders = run.data.val_dataloader()
     if not loaders:
         run.data.setup("fit")
