@@ -177,7 +177,7 @@ def test_a_recipe_that_is_killed_ends_as_if_it_had_not_been(name, arguments, cop
     assert again.code == 0 and again.folder.parent.name == "killed" and again.status["attempt"] == 2
     ours, theirs = again.checkpoint(), whole.checkpoint()
     assert all(torch.equal(ours["state_dict"][key], value) for key, value in theirs["state_dict"].items())
-    timeless = [key for key in whole.rows[0] if not key.startswith(("time/", "memory/"))]
+    timeless = [key for key in whole.rows[0] if not key.startswith(("seconds", "time/", "memory/", "usage/"))]
     assert [{key: row[key] for key in timeless} for row in again.rows] == [
         {key: row[key] for key in timeless} for row in whole.rows
     ]
