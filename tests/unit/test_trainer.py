@@ -93,9 +93,9 @@ def callbacks(command="fit", shows_bar=False, mode="train", chosen=(), canary=Fa
 def test_callbacks_stand_in_the_order_in_which_they_have_to_act():
     assert callbacks(shows_bar=True, chosen=[EarlyStopping("val/loss")], canary=True) == [
         "ExactResume", "Checkpoints", "FolderIsThere", "ContinueAnother", "RecordSettings", "KeepSplit",
-        "EarlyStopping", "CKACallback", "BestSoFar", "EpochReport", "Bar", "Canary",
+        "EarlyStopping", "NamedSets", "CKACallback", "BestSoFar", "EpochReport", "Bar", "Canary",
     ]  # fmt: skip
-    assert callbacks("test") == ["ExactResume", "Checkpoints"]
+    assert callbacks("test") == ["ExactResume", "Checkpoints", "NamedSets"]
 
 
 def test_there_is_one_progress_bar_at_a_terminal_and_none_elsewhere():

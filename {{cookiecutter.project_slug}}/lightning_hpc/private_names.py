@@ -93,8 +93,9 @@ ON_METRIC = ("_update_count", "_computed", "metric_state")  # whether it has any
 
 ON_RUNNING_AVERAGE = ("_update_count", "_forward_cache", "has_reset")
 
-# Where self.log was called: training/averaging.py. Buffers that are not saved: survive/lightning_state.py.
-ON_MODULE = ("_current_fx_name", "_non_persistent_buffers_set")
+# Where self.log was called: training/averaging.py; which metrics it knows: values/named_sets.py. Buffers that are not
+# saved: survive/lightning_state.py.
+ON_MODULE = ("_current_fx_name", "_non_persistent_buffers_set", "_metric_attributes")
 
 ON_WEIGHT_AVERAGING = ("_average_model",)
 

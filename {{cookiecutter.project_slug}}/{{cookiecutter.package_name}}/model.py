@@ -66,7 +66,7 @@ class Classifier(LightningModule):
         if self.train_acc.update_called:
             self.log("train/acc", self.train_acc)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluate(batch, "val", self.val_acc)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -125,7 +125,7 @@ class WatchedClassifier(Classifier):
         self.now = GramRecorder(self.network, self.layers)
         self.then = GramRecorder(self.initial, self.layers)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         inputs, _ = batch
         with self.now, self.then:
             super().validation_step(batch, batch_idx)  # runs the network

@@ -49,6 +49,8 @@ class DataModule(LightningDataModule):
         test_on: what `test` and `predict` use: `test`, `val`, `train`, or the name of another set that `load` returns.
         data_dir: folder for downloads.
         predict_dir: folder of samples of your own, which `predict` uses in the place of test_on; see `load_folder`.
+        also_validate: names of further sets that each validation measures beside `val`, as for `test_on`: of the set
+            NAME it is val_NAME/loss, and so on. The metrics of `val` alone decide, and keep their names.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class DataModule(LightningDataModule):
         test_on: str = "test",
         data_dir: str = "data",
         predict_dir: str | None = None,
+        also_validate: list[str] | None = None,
     ) -> None:
         super().__init__()
         if folds < 2:
@@ -82,6 +85,7 @@ class DataModule(LightningDataModule):
         self.stratify, self.split_seed = stratify, split_seed
         self.test_on, self.data_dir = test_on, Path(data_dir)
         self.predict_dir = predict_dir
+        self.also_validate, self.also_sets = also_validate or [], dict[str, Dataset]()
         self.split: Split | None = None
 
     # What a child says about its data
@@ -140,7 +144,7 @@ class DataModule(LightningDataModule):
         if "train" not in given:
             raise SettingsError(f"{type(self).__name__}.load must return `train`, not only {', '.join(given)}")
         to_split = {name: given[name] for name in SOURCES if name in given}
-        extra = {name: dataset for name, dataset in given.items() if name not in SOURCES}
+        self.extra = {name: dataset for name, dataset in given.items() if name not in SOURCES}
 
         # First the indices, for which the data set is one; then the samples, each transformed by what it is used for.
         samples = concatenate(list(to_split.values()))
@@ -158,16 +162,29 @@ class DataModule(LightningDataModule):
         plain = self.transform(training=False)
         self.train_set = subset(samples, self.split.train, self.transform(training=True))
         self.val_set = subset(samples, self.split.val, plain)
-        if self.test_on in extra:
-            samples = extra[self.test_on]
-            self.test_indices = range(len(samples))
-        elif self.test_on in PARTS:
-            self.test_indices = getattr(self.split, self.test_on)
-        else:
-            names = [*PARTS, *extra]
-            near = did_you_mean(self.test_on, names)
-            raise SettingsError(f"data.test_on {self.test_on}: there are {', '.join(names)}{near}")
-        self.test_set = subset(samples, self.test_indices, plain)
+        self.test_set, self.test_indices = self.named_set("test_on", self.test_on, samples)
+        self.also_sets = {name: self.named_set("also_validate", name, samples)[0] for name in self.also_validate}
+
+    def named_set(self, setting: str, name: str, samples: Dataset) -> tuple[Dataset, Sequence[int]]:
+        """A set to evaluate, and its indices: a part of the split, or another one that `load` has returned.
+
+        Args:
+            setting: which setting names it, for the error.
+            name: what it is called.
+            samples: those that have been split.
+
+        Raises:
+            SettingsError: there is no such set.
+        """
+        plain = self.transform(training=False)
+        if name in self.extra:
+            samples = self.extra[name]
+            return subset(samples, range(len(samples)), plain), range(len(samples))
+        if name in PARTS:
+            indices = getattr(self.split, name)
+            return subset(samples, indices, plain), indices
+        names = [*PARTS, *self.extra]
+        raise SettingsError(f"data.{setting} {name}: there are {', '.join(names)}{did_you_mean(name, names)}")
 
     def labels_to_draw_by(self, samples: Dataset, given: Mapping[str, Dataset]) -> list[Any] | None:
         """The label of each sample, if the draw is to look at them.
@@ -198,8 +215,13 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         return self.loader(self.train_set, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        return self.loader(self.val_set) if len(self.val_set) else []
+    def val_dataloader(self) -> DataLoader | list[DataLoader] | dict[str, DataLoader]:
+        if not len(self.val_set):
+            return []
+        if not self.also_sets:
+            return self.loader(self.val_set)
+        sets = {"val": self.val_set} | self.also_sets
+        return {name: self.loader(dataset) for name, dataset in sets.items()}
 
     def test_dataloader(self) -> DataLoader:
         return self.loader(self.test_set)

@@ -32,6 +32,7 @@ NOT_IDENTITY = (
     "data.data_dir",
     "data.test_on",
     "data.predict_dir",
+    "data.also_validate",
     "trainer.default_root_dir",
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import logging
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         check_trains(cli.trainer)
         check_cka(cli.trainer, cli.model)
         check_then(cli)
+        check_sets(cli)
         lines = [*damaged_status(folder), *how_it_starts(cli, checkpoint, attempt), *code_lines]
     except (SettingsError, CheckpointError):
         raise
@@ -137,6 +139,19 @@ def check_then(cli: CLI) -> None:
     for thing, hook in ((cli.model, "test_step"), (cli.datamodule, "test_dataloader")):
         if not is_overridden(hook, thing):
             raise SettingsError(f"--then test: {type(thing).__name__} has no {hook}")
+
+
+def check_sets(cli: CLI) -> None:
+    """Check that the model can validate on several sets, if that is asked for.
+
+    Raises:
+        SettingsError: it can't.
+    """
+    takes = inspect.signature(cli.model.validation_step).parameters
+    if getattr(cli.datamodule, "also_validate", None) and "dataloader_idx" not in takes:
+        raise SettingsError(
+            f"data.also_validate: {type(cli.model).__name__}.validation_step must take dataloader_idx=0 after batch_idx"
+        )
 
 
 def already_done(cli: CLI, run: Run, root: Path) -> int:

@@ -26,6 +26,7 @@ from ..survive.checkpoints import Checkpoints
 from ..survive.exact_resume import ExactResume
 from ..survive.metrics_file import MetricsFile
 from ..trackers.chosen import place_loggers
+from ..values.named_sets import NamedSets
 from .callbacks import Bar, BestSoFar, Canary, EpochReport, FolderIsThere, KeepPredictions, RecordSettings
 from .schedules import ContinueAnother
 
@@ -66,7 +67,6 @@ def make(cli: CLI, run: Run) -> None:
     check_trainer(cli.trainer)
     for tracker in cli.trainer.loggers:
         may_fail(tracker)
-
     # These two come after the Trainer is made, since with fast_dev_run it drops its loggers and validates one batch. So
     # a sweep asks a run which metrics it logs, and that is what metrics.csv says.
     if training:
@@ -150,7 +150,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
 
     # Those of the configuration. An average of the weights takes the model's place in a validation, and CKA comes after
     # it, to look at what is validated.
-    callbacks += chosen
+    callbacks += [*chosen, NamedSets()]  # it measures what an average evaluates, too
     if training and cli.config_init.cka is not None:
         callbacks.append(cli.config_init.cka)
 
