@@ -47,11 +47,12 @@ def test_each_set_has_its_metrics_and_val_is_as_without_others(train):
 def test_the_average_that_is_validated_beside_has_them_too(train):
     average = ("--trainer.callbacks+=EMA", "--trainer.callbacks.evaluate=both", "--trainer.callbacks.decay=0.5")
     run = train("fit", *average, "--data.also_validate=[test]", *SHORT)
-    found = {name: run.column(name)[-1] for name in ("val/acc", "val_test/acc", "val_ema/acc", "val_ema_test/acc")}
+    names = ("val/acc", "val_ema/acc", "val_ema/loss", "val_ema_test/acc", "val_ema_test/loss")
+    found = {name: run.column(name)[0] for name in names}
     without = train("fit", "--name=without", *average, *SHORT)
-    for name in ("val/acc", "val_ema/acc"):
-        assert found[name] == without.column(name)[-1]
-    assert found["val_ema_test/acc"] != found["val_ema/acc"]
+    for name in names[:3]:
+        assert found[name] == without.column(name)[0]
+    assert found["val_ema_test/loss"] != found["val_ema/loss"] and 0 <= found["val_ema_test/acc"] <= 1
 
 
 def test_a_set_of_ones_own_and_one_that_is_not_there(train, capsys):
@@ -79,7 +80,12 @@ def test_a_model_that_can_not_is_refused_before_the_run_begins(train, capsys):
 
 @pytest.mark.parametrize(
     "metric, called",
-    [("val/loss", "val_far/loss"), ("valid/acc/0", "valid_far/acc/0"), ("test/f1", "test_far/f1"), ("loss", "loss_far")],
+    [
+        ("val/loss", "val_far/loss"),
+        ("valid/acc/0", "valid_far/acc/0"),
+        ("test/f1", "test_far/f1"),
+        ("loss", "loss_far"),
+    ],
 )
 def test_names(metric, called):
     assert name_of(metric, "far") == called and name_of(metric, None) == metric

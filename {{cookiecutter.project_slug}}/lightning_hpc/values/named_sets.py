@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-
 KINDS = (Metric, MetricCollection)
 
 
@@ -68,12 +67,12 @@ class NamedSets(Callback):
         attributes, model._metric_attributes = model._metric_attributes, None
         originals = metrics_of(model)
         for owner, key, metric in self.metrics[place]:
-            owner._modules[key] = metric
+            setattr(owner, key, metric)
         try:
             yield
         finally:
             for owner, key, metric in originals:
-                owner._modules[key] = metric
+                setattr(owner, key, metric)
             model._metric_attributes = attributes
 
     def end(self, *_: Any) -> None:
