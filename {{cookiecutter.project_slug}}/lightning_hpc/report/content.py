@@ -121,8 +121,10 @@ def hours_used(table: "pd.DataFrame") -> str:
     """How long the runs have trained, all together."""
     import pandas as pd
 
-    seconds = pd.to_numeric(table["seconds"], errors="coerce").sum()
-    return f"{seconds / 3600:.1f} hours of training."
+    minutes = pd.to_numeric(table["seconds"], errors="coerce").sum() / 60
+    if minutes < 100:
+        return f"{minutes:.0f} minutes of training."
+    return f"{minutes / 60:.1f} hours of training."
 
 
 def same_settings(results: Results) -> dict[str, Any]:
