@@ -22,17 +22,24 @@ EXIT_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR
 class Server:
     """A process that has imported torch, from which attempts are forked: an attempt costs 0.5 s instead of 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path = HERE / "victim.py") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "victim.py", "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, program, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def attempt(
-        self, folder: Path, setup: Any, kill: Any = None, victim: int = 0, count: bool = False, grace: float = 2.0
+        self,
+        folder: Path,
+        setup: Any,
+        kill: Any = None,
+        victim: int = 0,
+        count: bool = False,
+        grace: float = 2.0,
+        limit: float = 300.0,
     ) -> list[int]:
         """One attempt at the run in this folder; returns the exit code of each rank (−signal if killed by one)."""
         request = dict(folder=str(folder), setup=asdict(setup), kill=kill, victim=victim, count=count)
-        request |= dict(port=free_port(), grace=grace, limit=300.0)
+        request |= dict(port=free_port(), grace=grace, limit=limit)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -59,14 +66,20 @@ class Chain:
 
     kills: list[tuple[str, str, int]] = field(default_factory=list)  # signal, phase, number of calls before it
     attempts: int = 0
-    hangs: int = 0  # attempts that had to be killed after five minutes
+    hangs: int = 0  # attempts that had to be killed after the time limit
     differences: list[str] = field(default_factory=list)
     seconds: float = 0.0  # per attempt
     repeated: int = 0  # batches that were trained on more than once
 
 
 def run_chain(
-    server: Server, setup: Any, folder: Path, seed: int, kills: int, phases: tuple[str, ...] = ("run",)
+    server: Server,
+    setup: Any,
+    folder: Path,
+    seed: int,
+    kills: int,
+    phases: tuple[str, ...] = ("run",),
+    limit: float = 300.0,
 ) -> Chain:
     """Run once without a kill, then again with `kills` kills, and compare.
 
@@ -77,6 +90,7 @@ def run_chain(
         seed: draws signals, moments and ranks, so that a chain can be repeated.
         kills: number of kills; fewer if the run ends before.
         phases: where kills fall: run (anywhere), validation, save.
+        limit: seconds after which an attempt hangs.
     """
     draw, chain = random.Random(f"{seed} {setup}"), Chain()
     whole, killed = folder / "whole", folder / "killed"
@@ -94,7 +108,7 @@ def run_chain(
             number = draw.choice(SIGNALS)
             moment = draw.randrange(1, max(2, int(1.5 * calls[victim][phase] / max(kills, 4))))
             kill = (int(number), moment, phase)
-        codes = server.attempt(killed, setup, kill, victim)
+        codes = server.attempt(killed, setup, kill, victim, limit=limit)
         chain.hangs += server.hung
         if set(codes) == {0}:
             break

@@ -88,13 +88,17 @@ class Setup:
 
 
 class Images(Dataset):
-    """Random 3×6×6 images; augmented with generators of all kinds."""
+    """Random 3×6×6 images; augmented with generators of all kinds.
 
-    def __init__(self) -> None:
+    Args:
+        seed: of the dataset's own generator; None: exact resume has to seed it.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.randn(SAMPLES, 3, 6, 6, generator=generator)
         self.targets = torch.randint(CLASSES, (SAMPLES,), generator=generator)
-        self.own = np.random.default_rng()  # unseeded
+        self.own = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return SAMPLES
@@ -110,8 +114,8 @@ class Images(Dataset):
 class Stream(IterableDataset):
     """The same images as a stream, of which each worker reads its part."""
 
-    def __init__(self) -> None:
-        self.images, self.start, self.place = Images(), 0, 0
+    def __init__(self, seed: int | None = None) -> None:
+        self.images, self.start, self.place = Images(seed), 0, 0
 
     def __iter__(self) -> Any:
         info = get_worker_info()
@@ -136,7 +140,8 @@ class Data(LightningDataModule):
     def __init__(self, setup: Setup) -> None:
         super().__init__()
         self.settings = setup
-        self.own = np.random.RandomState()  # unseeded
+        self.seed = 0 if setup.stock else None
+        self.own = np.random.RandomState(self.seed)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not self.settings.transfer:
@@ -146,9 +151,8 @@ class Data(LightningDataModule):
 
     def loader(self, workers: int | None = None, **arguments: Any) -> DataLoader:
         workers = self.settings.workers if workers is None else workers
-        return DataLoader(
-            Images(), num_workers=workers, persistent_workers=self.settings.persistent and workers > 0, **arguments
-        )
+        persistent = self.settings.persistent and workers > 0
+        return DataLoader(Images(self.seed), num_workers=workers, persistent_workers=persistent, **arguments)
 
     def train_dataloader(self) -> Any:
         if self.settings.sampler == "weighted":
@@ -161,7 +165,7 @@ class Data(LightningDataModule):
             loaders = {"one": self.loader(batch_size=BATCH, shuffle=True), "two": self.loader(batch_size=11)}
             return CombinedLoader(loaders, "max_size")
         if self.settings.sampler in ("stream", "stateful"):
-            stream = dict(stream=Stream, stateful=StatefulStream)[self.settings.sampler]()
+            stream = dict(stream=Stream, stateful=StatefulStream)[self.settings.sampler](self.seed)
             return DataLoader(stream, BATCH, num_workers=self.settings.workers)
         if self.settings.reload:
             of_this_epoch = random.sample(range(SAMPLES), 20 + self.trainer.current_epoch)

@@ -95,6 +95,15 @@ class FolderIsThere(Callback):
         self._looked_at = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.look()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.look()  # a validation can be long
+
+    def look(self) -> None:
+        """Check, if the last look was some time ago."""
         now = time.monotonic()
         if now - self._looked_at < self.every:
             return
