@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as scratch:
-        paths = [str(PROJECT), str(ROOT / "tests" / "resume")]
+        paths = [str(PROJECT), str(ROOT / "tests"), str(ROOT / "tests" / "resume")]
         sys.path[:0] = paths
         given = os.environ.get("PYTHONPATH")
         os.environ |= dict(PYTHONPATH=os.pathsep.join([*paths, *([given] if given else [])]), OMP_NUM_THREADS="1")

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from same import unequal
+
 HERE = Path(__file__).parent
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
 EXIT_CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR1: 76, signal.SIGINT: 130}
@@ -158,25 +160,3 @@ def rows_without_times(file: Path) -> list[list[str]]:
     rows = list(csv.reader(file.open()))
     kept = [number for number, name in enumerate(rows[0]) if name != "seconds"]
     return [[row[number] for number in kept] for row in rows]
-
-
-def unequal(one: Any, other: Any, where: str) -> Iterator[str]:
-    """Paths of all parts of two nested structures that are not equal to the bit."""
-    import torch
-
-    if type(one) is not type(other):
-        yield f"{where}: {type(one).__name__} and {type(other).__name__}"
-    elif isinstance(one, dict):
-        for key in sorted(set(one) | set(other), key=str):
-            if key in one and key in other:
-                yield from unequal(one[key], other[key], f"{where}/{key}")
-            else:
-                yield f"{where}/{key} is only in one"
-    elif isinstance(one, list | tuple) and len(one) == len(other):
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            yield from unequal(*pair, f"{where}/{number}")
-    elif isinstance(one, torch.Tensor):
-        if one.shape != other.shape or one.dtype != other.dtype or one.numpy().tobytes() != other.numpy().tobytes():
-            yield where
-    elif one != other and not (one != one and other != other):
-        yield f"{where}: {one!r} and {other!r}"

@@ -97,6 +97,10 @@ ON_RUNNING_AVERAGE = ("_update_count", "_forward_cache", "has_reset")
 # saved: survive/lightning_state.py.
 ON_MODULE = ("_current_fx_name", "_non_persistent_buffers_set", "_metric_attributes")
 
+ON_BATCH_SIZE_FINDER = ("_batch_arg_name", "optimal_batch_size")  # what it has found: survive/restart.py
+
+ON_TENSOR = ("_version",)  # whether it was changed in place: values/attributes.py
+
 ON_WEIGHT_AVERAGING = ("_average_model",)
 
 # loading/loaders.py: persistent workers, which end with a run; where a class with its own __iter__ gets its batches
@@ -145,10 +149,11 @@ def check_trainer(trainer: Any) -> None:
         SettingsError: a name is missing; says which, and which version has it.
     """
     from lightning.pytorch import LightningModule
-    from lightning.pytorch.callbacks import WeightAveraging
+    from lightning.pytorch.callbacks import BatchSizeFinder, WeightAveraging
     from lightning.pytorch.loggers import WandbLogger
     from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultMetric
     from lightning.pytorch.utilities import CombinedLoader
+    from torch import Tensor
     from torch.utils.data import DataLoader
     from torchmetrics import MeanMetric
 
@@ -156,6 +161,8 @@ def check_trainer(trainer: Any) -> None:
     _check_object(MeanMetric(), ON_METRIC, "torchmetrics")
     _check_object(_ResultMetric(_Metadata("training_step", "loss"), True), ON_RUNNING_AVERAGE, "lightning")
     _check_object(LightningModule(), ON_MODULE, "lightning")
+    _check_object(BatchSizeFinder(), ON_BATCH_SIZE_FINDER, "lightning")
+    _check_object(Tensor(), ON_TENSOR, "torch")
     _check_object(WeightAveraging(), ON_WEIGHT_AVERAGING, "lightning")
     _check_object(DataLoader([0]), ON_LOADER, "torch")
     _check_object(CombinedLoader([]), ON_COMBINED_LOADER, "lightning")

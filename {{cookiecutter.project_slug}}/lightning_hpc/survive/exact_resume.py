@@ -36,13 +36,25 @@ from ..loading import sources
 from ..loading.generators import own_generators
 from ..loading.randomness import reseed
 from ..runs.folder import is_own
+from ..values import attributes
 from ..values.metric_states import attributes_now
 from ..values.plain_data import is_plain
 from ..values.ranks import gather_on_rank_0, share_buffers
 from . import lightning_state
 from .checkpoint_files import CheckpointError
 from .metrics_file import MetricsFile
-from .restart import begin_epoch_again, count_batches, count_reloads, decide_on_validation, fetch_again
+from .restart import (
+    begin_epoch_again,
+    count_batches,
+    count_reloads,
+    decide_on_validation,
+    fetch_again,
+    found_by_finders,
+    next_logged_step,
+    skip_finders,
+    skip_finetuning,
+    warn_of_inexact,
+)
 
 KEY = "exact_resume"  # our part of a checkpoint
 
@@ -66,6 +78,7 @@ class ExactResume(Callback):
         self._extra_step = 0
         self._generators: list[Any] = []  # those of the model and of the DataModule, which the loaders share
         self._at_start = attributes_now(pl_module)  # of its metrics, before anything is measured
+        self._before_epochs: dict[attributes.Place, Any] | None = None  # fingerprints of its own attributes
 
         for source in (trainer.datamodule, pl_module):
             if source is not None:
@@ -95,6 +108,14 @@ class ExactResume(Callback):
         sources.seek(trainer.train_dataloader, epoch, batches_done)
         fetch_again(trainer)
 
+        # What changes from now on is kept. Between two epochs it is put back here, before any other hook has its turn.
+        if self._before_epochs is None:
+            self._before_epochs = attributes.fingerprints(pl_module)
+        if self._loaded is not None and self._loaded["cut"] == "epoch":
+            self._restore_attributes(trainer, pl_module, self._loaded)
+        elif self._loaded is not None:
+            skip_finetuning(trainer)
+
         self._reseed(trainer, "epoch", trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -114,7 +135,7 @@ class ExactResume(Callback):
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._restore_once(trainer, pl_module)
             share_buffers(trainer, pl_module)
-            self._before_validation = lightning_state.validation_state(trainer, pl_module, self._at_start)
+            self._before_validation = self._validation_state(trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -144,7 +165,7 @@ class ExactResume(Callback):
         # A validation that is cut is repeated, so the checkpoint gets the values from before it.
         validation = self._before_validation
         if validation is None:
-            validation = lightning_state.validation_state(trainer, pl_module, self._at_start)
+            validation = self._validation_state(trainer, pl_module)
         rank_state = lightning_state.loop_state(trainer, pl_module) | validation
 
         batches = loops["epoch_loop.batch_progress"]["current"]["completed"]
@@ -162,15 +183,27 @@ class ExactResume(Callback):
             should_stop=trainer.should_stop,
             made_with=lightning_state.conditions(trainer),
             validation_loaders_of=trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch,
+            finders=found_by_finders(trainer),
             ranks=gather_on_rank_0(rank_state, trainer),
         )
+
+    def _validation_state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        before = self._before_epochs
+        if before is None:  # nothing has begun, so nothing has changed
+            before = attributes.fingerprints(pl_module)
+        return lightning_state.validation_state(trainer, pl_module, self._at_start, before)
 
     # A restart
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.ckpt_path is None:
+            return  # a finder of Lightning's puts back what it has changed; the run itself has not begun
         self._loaded = checkpoint.get(KEY)
+        if self._loaded is not None and is_own(trainer.ckpt_path, trainer.default_root_dir):
+            skip_finders(trainer, self._loaded.get("finders", {}))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        warn_of_inexact(trainer)
         if self._loaded is None:
             return
 
@@ -221,6 +254,14 @@ class ExactResume(Callback):
 
         trainer.should_stop = loaded["should_stop"]
         lightning_state.restore(trainer, pl_module, loaded["ranks"][trainer.global_rank])
+        if loaded["cut"] != "epoch":
+            self._restore_attributes(trainer, pl_module, loaded)
+
+    def _restore_attributes(self, trainer: Trainer, pl_module: LightningModule, loaded: dict[str, Any]) -> None:
+        """Put back what the model has kept in attributes of its own."""
+        ranks = loaded["ranks"]
+        if len(ranks) == trainer.world_size and "model" in ranks[trainer.global_rank]:
+            attributes.restore(pl_module, ranks[trainer.global_rank]["model"])
 
 
 def check_place(callback: Callback, place: int, trainer: Trainer) -> None:
@@ -240,14 +281,6 @@ def check_place(callback: Callback, place: int, trainer: Trainer) -> None:
     raise CheckpointError(
         f"ExactResume must be the first and Checkpoints the second of the Trainer's callbacks, which are: {names}"
     )
-
-
-def next_logged_step(trainer: Trainer) -> int:
-    """The step of the next row that Lightning logs, after a checkpoint that was written at any place of a batch.
-
-    Lightning counts rows by itself, one behind the optimizer's steps where the checkpoint was written after a step.
-    """
-    return min(trainer.global_step, trainer.fit_loop.epoch_loop._batches_that_stepped + 1)
 
 
 def plain_positions(positions: list[Any]) -> list[Any]:

@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_warn
 from torchmetrics import Metric
 
-from ..values import metric_states
+from ..values import attributes, metric_states
 from .metrics_file import MetricsFile
 
 # Where the Trainer keeps the newest value of each metric: for callbacks, for loggers and for the progress bar.
@@ -183,16 +183,20 @@ def average_state(average: _ResultMetric) -> dict[str, Any]:
     )
 
 
-def validation_state(trainer: Trainer, model: LightningModule, at_start: metric_states.Attributes) -> dict[str, Any]:
-    """What a validation changes: states of metric objects, how many batches it has seen, rows logged.
+def validation_state(
+    trainer: Trainer, model: LightningModule, at_start: metric_states.Attributes, before: dict[attributes.Place, Any]
+) -> dict[str, Any]:
+    """What a validation changes: states of metric objects, attributes, how many batches it has seen, rows logged.
 
     Args:
         trainer: the Trainer.
         model: the model.
         at_start: what metrics have had as attributes before anything was measured.
+        before: the fingerprints of the model's own attributes before the first epoch.
     """
     rows = [logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)]
     return metric_states.save(model, at_start) | dict(
+        model=attributes.save(model, before),
         seen=dict(trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader),
         rows=max(rows, default=0),
     )

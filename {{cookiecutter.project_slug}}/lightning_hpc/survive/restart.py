@@ -5,9 +5,12 @@ All of it is called by exact_resume.py. Much is private to Lightning; private_na
 
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning, BatchSizeFinder, LearningRateFinder, ModelPruning, Timer
 from lightning.pytorch.loops.evaluation_loop import RestartStage as EvaluationRestartStage
 from lightning.pytorch.loops.fit_loop import RestartStage
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.parsing import lightning_setattr
 
 from ..loading import sources
 
@@ -55,6 +58,73 @@ def begin_epoch_again(trainer: Trainer) -> None:
 
     fit_loop._restart_stage = RestartStage.NONE
     fit_loop._restarting = False  # otherwise schedulers miss their step at the end of this epoch
+
+
+def next_logged_step(trainer: Trainer) -> int:
+    """The step of the next row that Lightning logs, after a checkpoint that was written at any place of a batch.
+
+    Lightning counts rows by itself, one behind the optimizer's steps where the checkpoint was written after a step.
+    """
+    return min(trainer.global_step, trainer.fit_loop.epoch_loop._batches_that_stepped + 1)
+
+
+def skip_finetuning(trainer: Trainer) -> None:
+    """Let the callbacks that thaw a backbone pass over the beginning of an epoch that begins again.
+
+    They have acted in it already: they add parameters to an optimizer, and raise a learning rate from its last value.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, BaseFinetuning):
+            _pass_over(callback, "on_train_epoch_start")
+
+
+# Callbacks of Lightning's that do not resume exactly, and why.
+INEXACT: dict[type[Callback], str] = {
+    ModelPruning: "Lightning's checkpoints have no masks, so after a restart weights that were pruned can come back",
+    Timer: "it counts the time of earlier attempts, too, so a run that it has stopped stops again at once",
+}
+
+
+def warn_of_inexact(trainer: Trainer) -> None:
+    """Name the callbacks that do not resume exactly, before a restart shows it."""
+    for callback in trainer.callbacks:
+        for kind, reason in INEXACT.items():
+            if isinstance(callback, kind):
+                rank_zero_warn(f"{type(callback).__name__} does not resume exactly: {reason}.")
+
+
+def found_by_finders(trainer: Trainer) -> dict[str, Any]:
+    """The batch size that a BatchSizeFinder has found, by the name of its setting."""
+    found = {}
+    for callback in trainer.callbacks:
+        if isinstance(callback, BatchSizeFinder) and callback.optimal_batch_size is not None:
+            found[callback._batch_arg_name] = callback.optimal_batch_size
+    return found
+
+
+def skip_finders(trainer: Trainer, found: dict[str, Any]) -> None:
+    """Let the finders of batch size and learning rate, which have done their work, not do it again.
+
+    The learning rate is in the checkpoint, with the optimizer.
+
+    Args:
+        trainer: the Trainer, before on_fit_start.
+        found: what `found_by_finders` has returned.
+    """
+    for name, value in found.items():
+        lightning_setattr(trainer.lightning_module, name, value)
+    for callback in trainer.callbacks:
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            _pass_over(callback, "on_fit_start")
+
+
+def _pass_over(callback: Callback, hook: str) -> None:
+    """Let a callback's hook do nothing when it is called next."""
+
+    def nothing(*_: Any) -> None:
+        delattr(callback, hook)  # from now on the method of the class
+
+    setattr(callback, hook, nothing)
 
 
 def decide_on_validation(trainer: Trainer, repeat: bool) -> None:
