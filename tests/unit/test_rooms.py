@@ -32,8 +32,9 @@ MAY_IMPORT = {
     "survive": {"loading", "values", "runs", "files", "signals"},
     "values": {"signals", "files"},
     "trackers": {"settings", "runs", "failures", "private_names"},
-    "attempts": {"code", "runs", "survive", "signals", "failures", "logs"},
+    "attempts": {"code", "runs", "settings", "survive", "signals", "failures", "logs"},
     "data": {"settings", "files", "locks"},
+    "modules": {"settings", "runs", "logs"},
     "cka": set(),
     "training": {
         "survive",
@@ -49,6 +50,7 @@ MAY_IMPORT = {
         "files",
         "logs",
         "values",
+        "modules",
         "private_names",
         "trackers",
     },
@@ -73,7 +75,7 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
-IMPORT_TORCH = {"attempts", "loading", "survive", "values", "data", "cka", "trackers", "training", "export"}
+IMPORT_TORCH = {"attempts", "loading", "survive", "values", "data", "cka", "modules", "trackers", "training", "export"}
 WITHOUT_TORCH = set(MAY_IMPORT) - IMPORT_TORCH
 # The exceptions: imported when values are checked.
 WITH_TORCH = {"settings/parser.py", "settings/typed/arguments.py", "settings/typed/facts.py"}

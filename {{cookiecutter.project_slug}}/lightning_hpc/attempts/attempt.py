@@ -17,6 +17,8 @@ from ..failures import Cause, RankWatch, cause_of, first_cause, leave_note, note
 from ..logs import say, show
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
+from ..settings.errors import SettingsError
+from ..survive.checkpoint_files import CheckpointError
 from ..survive.checkpoint_io import does_not_fit
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def failed(run: Run, error: BaseException) -> int:
         say(f"stopped: {cause.reason}; the same command resumes from the checkpoint")
         return code
     show(f"error: {cause.reason}", sys.stderr)
-    if not misfit:
+    if not misfit and not isinstance(error, SettingsError | CheckpointError):
         show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
     return code
 

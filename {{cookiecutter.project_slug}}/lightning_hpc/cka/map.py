@@ -165,9 +165,10 @@ def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure",
         step: the training step that it shows.
     """
     for logger in loggers:
-        if hasattr(logger, "log_image"):  # W&B, MLflow, Comet
+        # What they really have: some answer to any name, and do nothing.
+        if "log_image" in dir(logger):  # W&B, MLflow, Comet
             logger.log_image(key, [str(path)], step=step)
-        elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
+        elif "add_image" in dir(getattr(logger, "experiment", None)):  # TensorBoard
             pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
             logger.experiment.add_image(key, pixels, step, dataformats="HWC")
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins import DoublePrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
@@ -102,7 +102,12 @@ class Checkpoints(Callback):
         if signals.installed():  # Lightning's own handlers save or raise in the middle of a step
             trainer._signal_connector.register_signal_handlers = lambda: None
 
+        self.best.callbacks = trainer.callbacks
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        for callback in trainer.callbacks:
+            # Its default is a folder named after the first logger, or the one of the run's own checkpoints.
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.folder.with_name("added_checkpoints"))
         if stage == TrainerFn.FITTING and trainer.is_global_zero:
             remove_parts(self.folder)
 

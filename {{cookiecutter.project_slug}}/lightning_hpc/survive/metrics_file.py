@@ -52,6 +52,11 @@ class MetricsFile(Logger):
     def save_dir(self) -> str:
         return str(self.path.parent)
 
+    @property
+    def log_dir(self) -> str:
+        """Where a model may put files of its own."""
+        return self.save_dir
+
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: a run's settings are in its config.yaml."""
 

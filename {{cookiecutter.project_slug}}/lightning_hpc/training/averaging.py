@@ -6,11 +6,15 @@ A checkpoint holds both: the averaged weights as the model's own (`state_dict`),
 """
 
 import inspect
+import re
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch.optim.swa_utils import get_swa_avg_fn
+
+# How a metric of a validation begins.
+VALIDATION = re.compile(r"(val|valid|validation|eval|dev)(?![A-Za-z])")
 
 
 class _Evaluated(WeightAveraging):
@@ -84,11 +88,10 @@ class _Evaluated(WeightAveraging):
             getattr(copy, hook)(*arguments)
 
     def _log(self, name: str, *arguments: Any, **keywords: Any) -> None:
-        """`self.log` of the averaged copy: val/loss → val_ema/loss."""
-        if name.startswith("val"):
-            name = f"val_{self.suffix}{name.removeprefix('val')}"
-        else:
-            name = f"{name}_{self.suffix}"
+        """`self.log` of the averaged copy: val/loss → val_ema/loss, and valid_loss → valid_ema_loss."""
+        validation = VALIDATION.match(name)
+        end = len(name) if validation is None else validation.end()
+        name = f"{name[:end]}_{self.suffix}{name[end:]}"
         LightningModule.log(self._average_model.module, name, *arguments, **keywords)
 
 

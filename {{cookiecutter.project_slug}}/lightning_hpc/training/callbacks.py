@@ -180,7 +180,8 @@ class EpochReport(Callback):
         if pl_module.device.type == "cuda":
             values["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
 
-        step = trainer.global_step - 1  # the step that Lightning gives an epoch's metrics
+        # The step that Lightning gives an epoch's metrics. Two optimizers make two steps of a batch; this counts one.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
         for tracker in trainer.loggers:
             tracker.log_metrics(values, step=step)
 
@@ -253,8 +254,9 @@ class StopOnDivergence(Callback):
         due = (batch_idx + 1) % self.every_n_steps == 0
         if not due and not trainer.is_last_batch:
             return
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if loss is None or torch.isfinite(loss).all():
+        # A step may return nothing, to leave a batch out, or, with manual optimization, whatever it likes.
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if not isinstance(loss, torch.Tensor) or torch.isfinite(loss).all():
             return
         raise Diverged(
             f"the training loss is {float(loss.mean())} at step {trainer.global_step}: try a lower "

@@ -12,12 +12,13 @@ from .. import signals
 from ..code.compare import warn_of_other_code
 from ..files import read_json, write_json
 from ..logs import say
+from ..modules.adapt import use_own_loaders
 from ..runs.folder import EXIT_CODES, now
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
 from ..settings.yaml_files import read_yaml
-from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
+from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
 from ..survive.checkpoint_io import does_not_fit, warm_start
 from ..survive.metrics_file import MetricsFile
 from ..trackers.chosen import finish_trackers
@@ -122,13 +123,16 @@ def choose_checkpoint(cli: CLI, run: Run) -> Found:
 
     if data_setting(cli.config, "mode") == "final" and run.command == "validate":
         raise SettingsError("with data.mode final there is no validation data: all of it was trained on; use `test`")
-    return find_checkpoint(folder / "checkpoints", cli.config.get("ckpt_path") or default_checkpoint(cli))
+    default = cli.config.get("ckpt_path") or default_checkpoint(cli, folder / "checkpoints")
+    return find_checkpoint(folder / "checkpoints", default)
 
 
-def default_checkpoint(cli: CLI) -> str:
-    """`best`, or `last`: in mode `final` there was no validation, and without a monitor none counts."""
-    final = data_setting(cli.config, "mode") == "final"
-    return "last" if final or cli.config.checkpoints.monitor is None else "best"
+def default_checkpoint(cli: CLI, checkpoints: Path) -> str:
+    """`best`, or `last` where none is the best: there was no validation, or no metric that says it."""
+    if data_setting(cli.config, "mode") == "final" or cli.config.checkpoints.monitor is None:
+        return "last"
+    had_best = read_meta(checkpoints).get("best") or (checkpoints / "best.ckpt").exists()
+    return "best" if had_best or not (checkpoints / "last.ckpt").exists() else "last"
 
 
 def save_metrics(results: list[dict[str, float]], checkpoint: Found, path: Path) -> None:
@@ -151,14 +155,14 @@ class LoadedRun:
 
     Attributes:
         model: the LightningModule with the checkpoint's weights, on the CPU, in evaluation mode.
-        data: the DataModule, ready for validation.
+        data: the DataModule, ready for validation; None if the model has loaders of its own.
         settings: all settings of the run, as in its config.yaml.
         metrics: the newest value of each, once the run is done, and those that `test` has written.
         checkpoint: the file that the weights are from, with the step and epoch at which it was written.
     """
 
     model: LightningModule
-    data: LightningDataModule
+    data: LightningDataModule | None
     settings: dict[str, Any]
     metrics: dict[str, float]
     checkpoint: Found
@@ -191,12 +195,15 @@ def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
     cli = CLI(run.command, run.settings)
     cli.config.trainer.logger = False  # looking into a run is not logged
     cli.make_model()
-    found = find_checkpoint(folder / "checkpoints", str(path) if is_checkpoint else default_checkpoint(cli))
+    checkpoint = str(path) if is_checkpoint else default_checkpoint(cli, folder / "checkpoints")
+    found = find_checkpoint(folder / "checkpoints", checkpoint)
     warm_start(cli.model, found.path)
 
+    use_own_loaders(cli, run)
     data = cli.datamodule
-    data.prepare_data()
-    data.setup("validate")
+    if data is not None:
+        data.prepare_data()
+        data.setup("validate")
 
     metrics = dict(run.folder.status().get("metrics") or {})
     tested = read_json(folder / "test.json")

@@ -20,8 +20,10 @@ from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
 from ..logs import log_file, say, show
+from ..modules.hooks import evaluation_of
 from ..runs.folder import EXIT_CODES, RunFolder, is_own
 from ..runs.run import Run
+from ..settings.classes import import_class
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat
 from ..settings.parser import CLI
@@ -84,7 +86,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     attempt = 1 if resume == "never" else folder.status().get("attempt", 0) + 1
     try:
         make(cli, run)
-        set_length(cli.config, cli.trainer, cli.datamodule)
+        set_length(cli.config, cli.trainer, cli.datamodule or cli.model)
         check_trains(cli.trainer)
         check_cka(cli.trainer, cli.model)
         check_then(cli)
@@ -136,7 +138,7 @@ def check_then(cli: CLI) -> None:
     """
     if cli.config.then is None:
         return
-    for thing, hook in ((cli.model, "test_step"), (cli.datamodule, "test_dataloader")):
+    for thing, hook in ((cli.model, "test_step"), (cli.datamodule or cli.model, "test_dataloader")):
         if not is_overridden(hook, thing):
             raise SettingsError(f"--then test: {type(thing).__name__} has no {hook}")
 
@@ -157,7 +159,7 @@ def check_sets(cli: CLI) -> None:
 def already_done(cli: CLI, run: Run, root: Path) -> int:
     """Say that a run is done already, and where its results are; returns the exit code."""
     print(done_line(*code_of(run, root)))
-    print(summary(run))
+    print(summary(run, import_class(cli.config.model.class_path)))
     if in_sweep() and rank_zero_only.rank == 0:
         make(cli, run)  # for its trackers: the sweep has to hear the result
         report_again(cli.trainer.loggers, cli.resolved, run.folder)
@@ -230,7 +232,7 @@ def train(cli: CLI, run: Run, checkpoint: Found | None) -> int:
         return write_end(run, "failed", problem)
     if leader:
         folder.end("done", **reached)
-        show(summary(run, trainer.loggers))
+        show(summary(run, type(cli.model), trainer.loggers))
     return EXIT_CODES["done"]
 
 
@@ -262,7 +264,7 @@ def write_settings(cli: CLI, run: Run, root: Path) -> None:
         write_atomically(folder / "logs" / "uncommitted.diff", diff)
 
 
-def summary(run: Run, trackers: Sequence[Logger] = ()) -> str:
+def summary(run: Run, model_class: Any, trackers: Sequence[Logger] = ()) -> str:
     """Where everything of a finished run is and what to type next, one thing a line."""
     folder, status = run.folder.path, run.folder.status()
     lines = [("run folder", f"{folder}")]
@@ -282,11 +284,12 @@ def summary(run: Run, trackers: Sequence[Logger] = ()) -> str:
     pictures = sorted((folder / "cka").glob("*.png"))
     if pictures:
         lines.append(("CKA", f"{pictures[-1]}"))
+    command = evaluation_of(model_class)
     tested = {name: value for name, value in read_json(folder / "test.json").items() if name not in ABOUT_TEST}
     if tested:
         lines.append(("test", f"{main_metrics(tested)}; in {folder}/test.json"))
-    else:
-        lines.append(("test it", f"python Train.py test --run {folder}"))
+    elif command is not None:
+        lines.append((f"{command} it", f"python Train.py {command} --run {folder}"))
 
     for tracker in trackers:
         where = tracker.where() if isinstance(tracker, Tracker) else None

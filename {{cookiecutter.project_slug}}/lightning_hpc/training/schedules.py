@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -82,12 +83,16 @@ def configure_optimizers(
         has its `monitor` there too, the metric that it looks at.
 
     Raises:
-        ValueError: WarmupCosine has to know the length of a run that has none.
+        ValueError: WarmupCosine or OneCycleLR has to know the length of a run that has none.
     """
     if lr_scheduler is None:
         return {"optimizer": optimizer}
 
-    scheduler = lr_scheduler(optimizer)
+    if wants_length(lr_scheduler):
+        steps = whole_length("OneCycleLR", module.trainer.estimated_stepping_batches)
+        scheduler = lr_scheduler(optimizer, total_steps=steps)
+    else:
+        scheduler = lr_scheduler(optimizer)
     if isinstance(scheduler, WarmupCosine) and not scheduler.total_steps:
         set_total_steps(scheduler, module.trainer.estimated_stepping_batches)
 
@@ -98,16 +103,32 @@ def configure_optimizers(
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def set_total_steps(scheduler: WarmupCosine, total_steps: float) -> None:
-    """Tell a schedule how long the run is, and give the first step the learning rate that follows from it."""
+def wants_length(lr_scheduler: Any) -> bool:
+    """True if the settings choose OneCycleLR and leave its length open, without which it can't be made."""
+    if not isinstance(lr_scheduler, partial) or OneCycleLR not in lr_scheduler.args:
+        return False
+    return all(lr_scheduler.keywords.get(name) is None for name in ("total_steps", "epochs", "steps_per_epoch"))
+
+
+def whole_length(name: str, total_steps: float) -> int:
+    """The length of the run in optimizer steps, which the schedule of this name needs.
+
+    Raises:
+        ValueError: it has none, or nobody knows it.
+    """
     if math.isinf(total_steps):
-        raise ValueError("WarmupCosine needs a length: set --trainer.max_epochs, --trainer.max_steps or --max_samples")
+        raise ValueError(f"{name} needs a length: set --trainer.max_epochs, --trainer.max_steps or --max_samples")
     if total_steps < 1:  # how Lightning says that it does not know
         raise ValueError(
-            "WarmupCosine needs a length in steps, and the training data don't say how many batches they have: set "
+            f"{name} needs a length in steps, and the training data don't say how many batches they have: set "
             "--trainer.max_steps, --max_samples or --model.lr_scheduler.total_steps"
         )
-    scheduler.total_steps = int(total_steps)
+    return int(total_steps)
+
+
+def set_total_steps(scheduler: WarmupCosine, total_steps: float) -> None:
+    """Tell a schedule how long the run is, and give the first step the learning rate that follows from it."""
+    scheduler.total_steps = whole_length("WarmupCosine", total_steps)
 
     first = scheduler.factor(0)
     for group, base_lr in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):

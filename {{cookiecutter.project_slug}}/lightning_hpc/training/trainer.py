@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torchmetrics import Metric
 
 from ..data.module import KeepSplit
 from ..failures import may_fail
+from ..modules.adapt import adapt, compile_networks
+from ..modules.writer import speak_all
 from ..private_names import check_trainer
 from ..processes import TASKS
 from ..runs.folder import RunFolder
@@ -47,12 +49,18 @@ def make(cli: CLI, run: Run) -> None:
     tracked = training or (run.command == "test" and is_of_test_set(config))
     config.trainer.logger = place_loggers(config.trainer.logger, run) if tracked else False
     cli.make_model()
+    of_the_model = adapt(cli, run)
 
     take_place_in_slurm(config.trainer.devices, config.trainer.num_nodes)
     shows_bar = config.trainer.enable_progress_bar is not False and sys.stderr.isatty()
     plugins = cli.config_init.trainer.plugins or []
     if not isinstance(plugins, list):
         plugins = [plugins]
+    for plugin in plugins:
+        if isinstance(plugin, CheckpointIO):
+            raise SettingsError(
+                f"trainer.plugins: {type(plugin).__name__} writes checkpoints, which the run itself does: leave it out"
+            )
     callbacks = all_callbacks(cli, run, shows_bar)
     cli.make_trainer(
         callbacks,
@@ -62,6 +70,7 @@ def make(cli: CLI, run: Run) -> None:
         # Lightning allows its own checkpoint callbacks with True only, which would add one if there were none.
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         use_distributed_sampler=False,  # ExactResume shares the samples among the ranks
+        **of_the_model,
     )
 
     check_trainer(cli.trainer)
@@ -70,7 +79,9 @@ def make(cli: CLI, run: Run) -> None:
     # These two come after the Trainer is made, since with fast_dev_run it drops its loggers and validates one batch. So
     # a sweep asks a run which metrics it logs, and that is what metrics.csv says.
     if training:
-        cli.trainer.loggers = [MetricsFile(folder), *cli.trainer.loggers]
+        # Last, as `self.logger` of a model is the first: a tracker, where there is one.
+        cli.trainer.loggers = [*cli.trainer.loggers, MetricsFile(folder)]
+    speak_all(cli.trainer.loggers)
     if data_setting(config, "mode") == "final":
         cli.trainer.limit_val_batches = 0  # all that could validate is trained on
 
@@ -129,7 +140,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     """
     config = cli.config
     training = run.command == "fit"
-    chosen = chosen_callbacks(cli, shows_bar, run.folder.path)
+    chosen = chosen_callbacks(cli, shows_bar)
 
     # First: it seeds the generators, which any other hook of a batch may draw from.
     callbacks: list[Callback] = [ExactResume(config.seed_everything)]
@@ -169,13 +180,12 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     return callbacks
 
 
-def chosen_callbacks(cli: CLI, shows_bar: bool, folder: Path) -> list[Callback]:
+def chosen_callbacks(cli: CLI, shows_bar: bool) -> list[Callback]:
     """The callbacks that the configuration chooses, without those that have nothing to do in this run.
 
     Args:
         cli: the settings, with the callbacks already made.
         shows_bar: True if there is a progress bar.
-        folder: the run's folder.
     """
     chosen = cli.config_init.trainer.callbacks or []
     if not isinstance(chosen, list):
@@ -186,11 +196,6 @@ def chosen_callbacks(cli: CLI, shows_bar: bool, folder: Path) -> list[Callback]:
         useless.append(ProgressBar)  # in a log file it is noise
     if data_setting(cli.config, "mode") == "final":
         useless.append(EarlyStopping)  # it would wait for a validation
-
-    for callback in chosen:
-        # Its default is a folder named after the first logger, or the one of the run's own checkpoints.
-        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(folder / "added_checkpoints")
     return [callback for callback in chosen if not isinstance(callback, tuple(useless))]
 
 
@@ -199,12 +204,6 @@ def note_checkpoint(folder: RunFolder, checkpoints: Checkpoints, entry: dict[str
     best = checkpoints.best
     place = dict(step=entry["step"], epoch=entry["epoch"], resume=None)
     folder.update(**place, monitor=best.monitor, mode=best.direction, best=best.value)
-
-
-def compile_networks(model: LightningModule) -> None:
-    """Compile the networks in a model in place, so that the names of the weights stay as they are."""
-    for network in (child for child in model.children() if not isinstance(child, Metric)):
-        network.compile()
 
 
 def data_setting(config: Namespace, name: str) -> Any:
@@ -242,7 +241,7 @@ def check_trains(trainer: Trainer) -> None:
             raise SettingsError(f"{name} is 0, so there is nothing to train")
 
 
-def set_length(config: Namespace, trainer: Trainer, data: LightningDataModule) -> None:
+def set_length(config: Namespace, trainer: Trainer, data: LightningDataModule | LightningModule) -> None:
     """Turn total_batch_size, max_samples, val_every_steps and val_every_samples into the Trainer's own settings.
 
     A step is an optimizer step: `accumulation` batches on each of the devices.

@@ -1,0 +1,1 @@
+"""What any LightningModule expects of its Trainer, whoever wrote it and for which project."""
