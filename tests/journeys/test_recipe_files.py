@@ -20,6 +20,7 @@ NAMES = sorted(file.stem for file in RECIPES.glob("*.py"))
 REACHED = {
     "contrastive": ("val/match", 0.5, 1),
     "fine_tuning": ("val/acc", 0.8, 1),
+    "gan": ("val/loss", 0, 0.3),
     "imbalance": ("val/balanced_acc", 0.7, 1),
     "look": ("val/acc", 0.9, 1),
     "multi_label": ("val/f1", 0.6, 1),
@@ -151,6 +152,7 @@ def check_pictures_and_histograms(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("gan", ["--model=GAN", "--trainer.gradient_clip_val=null"]),
         ("texts", ["--data=Reviews", "--model.network=Reader"]),
         ("imbalance", ["--data=RareDigits", "--data.balanced=true", "--model=WeightedClassifier"]),
         ("fine_tuning", ["--model=FineTuner", "--model.frozen_epochs=1"]),
