@@ -60,7 +60,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
-    """Runs `Train.py COMMAND …` in this process with tmp_path as the working folder; quick unless told otherwise."""
+    """Runs `Train.py COMMAND …` in this process, with its runs in tmp_path/runs; quick unless told otherwise."""
     import torch
 
     from lightning_hpc import signals
@@ -75,7 +75,8 @@ def train(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         typed = [argument.split("=")[0] for argument in arguments]
         shorter = [] if defaults or "--run" in typed else [a for a in quick if a.split("=")[0] not in typed]
         signals.reset()
-        code = main([command, *shorter, *arguments], root=project)
+        here = [] if "--run" in typed or "--runs_dir" in typed else ["--runs_dir=runs"]
+        code = main([command, *here, *shorter, *arguments], root=project)
         folders = sorted(tmp_path.glob("runs/*/*/status.json"), key=lambda file: os.stat(file).st_mtime_ns)
         return Run(code, folders[-1].parent if folders else None)
 

@@ -14,7 +14,7 @@ from lightning_hpc import processes  # noqa: E402
 
 torch.set_num_threads(1)
 
-COMMAND = [sys.executable, str(Path(project, "Train.py")), "crossvalidate", *settings]
+COMMAND = [sys.executable, str(Path(project, "Train.py")), "crossvalidate", "--runs_dir=runs", *settings]
 
 if __name__ == "__main__":
     warm.warm_up(project)

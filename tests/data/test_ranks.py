@@ -61,7 +61,7 @@ def test_two_ranks(project, tmp_path):
         command = (
             "fit --config trainer/ddp.yaml --trainer.accelerator=cpu --trainer.devices=2 --trainer.strategy=ddp "
             "--trainer.max_epochs=1 --cka=null --data=fetched.Fetched --data.batch_size=5 --trainer.precision=32-true "
-            "--model.network=MLP --trainer.callbacks+=fetched.Note"
+            "--model.network=MLP --trainer.callbacks+=fetched.Note --runs_dir=runs"
         ).split()
         command = [sys.executable, project / "Train.py", *command]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)

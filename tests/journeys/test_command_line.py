@@ -56,6 +56,57 @@ def optimizer(settings):
     return chosen["class_path"], chosen["init_args"]
 
 
+# --- where things are
+
+DATA_ELSEWHERE = """
+from pathlib import Path
+
+from lightning.pytorch import LightningDataModule
+
+from my_research_project.data import Digits
+
+class Texts(LightningDataModule):
+    classes, input_shape = 10, [1, 8, 8]
+
+    def __init__(self, data_dir: str = "sets"):
+        super().__init__()
+        self.data_dir = data_dir
+        self.prepared = None
+
+class Paths(Texts):
+    def __init__(self, data_dir: Path = Path("sets")):
+        super().__init__(data_dir)
+
+class Writes(Digits):
+    def prepare_data(self):
+        self.data_dir.mkdir(exist_ok=True)
+        (self.data_dir / "file").touch()
+"""
+
+
+def test_data_are_in_the_projects_folder_and_a_typed_folder_is_where_it_was_typed(project, tmp_path, monkeypatch):
+    """Of our DataModule and of any other that has data_dir; `resolved` is what config.yaml has."""
+    from lightning_hpc.entrance import train as main
+    from lightning_hpc.runs.run import read_command_line
+    from lightning_hpc.settings.parser import CLI
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("data_elsewhere.py").write_text(DATA_ELSEWHERE)
+
+    def folders(*arguments):
+        cli = CLI("fit", read_command_line("fit", list(arguments), project).settings)
+        return cli.datamodule.data_dir, cli.resolved["data"]["init_args"]["data_dir"]
+
+    assert folders() == (project / "data", "data")
+    assert folders("--data.data_dir=mine") == (tmp_path / "mine", str(tmp_path / "mine"))
+    assert folders(overlay("sets.yaml", "data.data_dir: a/b")) == (project / "a/b", "a/b")
+    assert folders("--data=data_elsewhere.Texts") == (str(project / "sets"), "sets")
+    assert folders("--data=data_elsewhere.Paths") == (project / "sets", "sets")
+    assert main(["fetch", "--data=data_elsewhere.Writes", "--data.data_dir=fetched"], root=project) == 0
+    assert Path("fetched", "file").exists()
+
+
 # --- what is asked for is what is done
 
 
@@ -547,12 +598,15 @@ def python(project, folder, *arguments):
 
 
 def test_the_program_trains_from_any_folder(project, tmp_path):
-    done = python(project, tmp_path, "fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--cka=null")
+    """Its run goes to the project's runs, wherever the command was typed."""
+    quick = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--cka=null", "--name=from-elsewhere")
+    done = python(project, tmp_path, "fit", *quick)
     assert done.returncode == 0, done.stderr
-    (folder,) = tmp_path.glob("runs/default/000-*")
+    assert list(tmp_path.iterdir()) == []
+    (folder,) = project.glob("runs/from-elsewhere/000-*")
     for line in ("run folder", "best checkpoint", "last checkpoint", "metrics", "time", "test it"):
         assert any(text.startswith(line) for text in done.stdout.splitlines()), line
-    assert f"python Train.py test --run {folder.relative_to(tmp_path)}" in done.stdout
+    assert f"python Train.py test --run {folder}" in done.stdout
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
     assert "Traceback" not in done.stderr and "💡" not in done.stderr
 

@@ -25,12 +25,15 @@ def slurm_train(project, tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def spec(tmp_path):
-    """Writes a request; returns its file."""
+def spec(tmp_path, tmp_path_factory):
+    """Writes a request whose runs go to tmp_path/runs; returns its file."""
+    here = tmp_path_factory.mktemp("settings") / "here.yaml"
+    here.write_text(f"runs_dir: {tmp_path / 'runs'}\n")
 
-    def write(**content):
+    def write(configs=(), **content):
         file = tmp_path / "spec.yaml"
-        file.write_text(yaml.safe_dump({"name": "study", **content}, sort_keys=False))
+        whole = {"name": "study", "configs": [*configs, str(here)], **content}
+        file.write_text(yaml.safe_dump(whole, sort_keys=False))
         return file
 
     return write

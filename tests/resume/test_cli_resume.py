@@ -243,6 +243,7 @@ def test_two_ranks_by_hand_end_together_and_the_first_cause_of_both_is_the_reaso
     )
     command = [sys.executable, project / "Train.py", "fit", "--model=two_ranks.Model", "--trainer.max_epochs=400"]
     command += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--cka=null"]
+    command.append("--runs_dir=runs")
     environment = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
 
     def attempt(disturb):
@@ -265,7 +266,7 @@ def test_two_ranks_by_hand_end_together_and_the_first_cause_of_both_is_the_reaso
 def test_processes_that_are_killed_from_outside(project, tmp_path):
     """The real program with real signals: terminated, interrupted, killed, and at last left alone."""
     command = [sys.executable, project / "Train.py", "fit", "--trainer.max_epochs=25", "--trainer.accelerator=cpu"]
-    command += ["--checkpoints.every_n_steps=20", "--cka=null"]
+    command += ["--checkpoints.every_n_steps=20", "--cka=null", "--runs_dir=runs"]
     environment = os.environ | dict(OMP_NUM_THREADS="1")
     ends = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, None):

@@ -32,6 +32,7 @@ SKIPPED = {
 # These need a GPU, or packages for one: only their settings are resolved.
 NEED_A_GPU = ("trainer/gpu.yaml", "trainer/ddp.yaml", "trainer/fsdp.yaml", "trainer/deepspeed.yaml")
 QUICK = {"--trainer.max_epochs": "1", "--trainer.limit_train_batches": "2", "--trainer.limit_val_batches": "2"}
+HERE = "--runs_dir=runs"  # the project is everybody's, the folder of the test is not
 
 
 def text_of(page: Path | str, project: Path) -> str:
@@ -97,6 +98,7 @@ def test_commands_run(page, project, tmp_path, monkeypatch, capsys):
             elif arguments and not error:
                 quick = QUICK | {"--cka": "null"}
                 arguments += [f"{key}={value}" for key, value in quick.items() if key not in line]
+                arguments.append(HERE)
             signals.reset()
             try:
                 code = main(arguments, root=project)
@@ -123,7 +125,7 @@ def finished(project, tmp_path_factory) -> Path:
         quick = [f"{key}={value}" for key, value in QUICK.items()]
         for command in ("fit", "validate", "test", "predict"):
             signals.reset()
-            assert main([command, *quick], root=project) == 0
+            assert main([command, *quick, HERE], root=project) == 0
     return next(folder.glob("runs/default/*"))
 
 

@@ -151,7 +151,8 @@ def test_a_snapshot_notes_the_commit_what_is_not_committed_and_the_machine_rooms
     target = tmp_path / "code"
     files = sorted(snapshot(repository, target))
     assert note(target) == {
-        "commit": head, "uncommitted_changes": False, "lightning_hpc": __version__, "files": files, "left_out": {},
+        "commit": head, "uncommitted_changes": False, "lightning_hpc": __version__, "project": str(repository),
+        "files": files, "left_out": {},
     }  # fmt: skip
     assert read_version(target) == read_version(repository) == Version(head, False, None)
     assert not (target / DIFF).exists()

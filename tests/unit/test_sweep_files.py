@@ -46,7 +46,7 @@ def test_settings_of_all_runs_stand_around_the_parameters(root):
     assert sweep.arguments({"x": 1}) == ["--name=n", "--x=1", "--trainer.max_epochs=2"]
     (first, run), (second, other) = sweep.runs_to_check(root)
     assert (first, second) == ("with model.network.width=8", "with model.network.width=16")
-    assert run.folder.path.parent == Path("runs/n") and run.identity != other.identity
+    assert run.folder.path.parent == root / "runs/n" and run.identity != other.identity
 
 
 def test_a_cross_validation_can_be_swept(root):

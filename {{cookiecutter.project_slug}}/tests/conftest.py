@@ -37,7 +37,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]
 
     def run(command: str, *arguments: str) -> Run:
         shorter = [] if "--run" in arguments else [a for a in quick if a.split("=")[0] not in arguments]
-        code = main([command, *shorter, *arguments], root=ROOT)
+        here = [] if "--run" in arguments else ["--runs_dir=runs"]  # in tmp_path, not in the project's folder
+        code = main([command, *here, *shorter, *arguments], root=ROOT)
         folders = sorted(tmp_path.glob("runs/*/*/status.json"), key=lambda file: file.stat().st_mtime)
         return Run(code, folders[-1].parent if folders else None)
 

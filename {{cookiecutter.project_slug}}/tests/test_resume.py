@@ -83,7 +83,7 @@ def attempt(folder: Path, kill: tuple[int, int] | None) -> int:
     code = 1
     try:
         os.chdir(folder)
-        code = main(SETTINGS, root=ROOT)
+        code = main([*SETTINGS, "--runs_dir=runs"], root=ROOT)
     finally:
         sys.setprofile(None)
         (folder / "calls").write_text(str(calls))

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from .. import __version__
 from ..settings.errors import SettingsError
+from ..settings.places import NOTE, note_of
 from .git import changed_files, commit_of, committed_sizes, diff_of, ignored_code, machine_room_changed
 from .keys import key_by_name, key_in
 from .listing import LARGEST_TEXT, NO_CODE, Code, read_code
 
-NOTE, DIFF = "commit.json", "uncommitted.diff"
+DIFF = "uncommitted.diff"
 
 MOST_NAMED = 8  # of what is left out; the rest is counted
 
@@ -59,7 +60,7 @@ def take_snapshot(root: Path, target: Path, without: Path) -> None:
     # The list of files says, later, what of the copy is code: jobs may write other files beside it.
     version = read_version(root, code)
     note = dict(commit=version.commit, uncommitted_changes=version.uncommitted_changes, lightning_hpc=__version__)
-    note |= dict(files=code.files, left_out=code.left_out)
+    note |= dict(project=note_of(root, target), files=code.files, left_out=code.left_out)
     (target / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     if version.diff:
         (target / DIFF).write_text(version.diff, encoding="utf-8")
@@ -119,7 +120,7 @@ def is_snapshot(root: Path) -> bool:
 
 
 def read_note(root: Path) -> dict:
-    """What was noted when a snapshot was taken: commit, uncommitted_changes, files, left_out."""
+    """What was noted when a snapshot was taken: project, commit, uncommitted_changes, files, left_out."""
     return json.loads((root / NOTE).read_text(encoding="utf-8"))
 
 

@@ -47,7 +47,7 @@ class DataModule(LightningDataModule):
             sample has one; with `true` it is an error if not.
         split_seed: another one draws another split. The run's seed does not: repetitions see the same split.
         test_on: what `test` and `predict` use: `test`, `val`, `train`, or the name of another set that `load` returns.
-        data_dir: folder for downloads.
+        data_dir: folder for downloads; as a setting, it counts from the project's folder.
         predict_dir: folder of samples of your own, which `predict` uses in the place of test_on; see `load_folder`.
         also_validate: names of further sets that each validation measures beside `val`, as for `test_on`: of the set
             NAME it is val_NAME/loss, and so on. The metrics of `val` alone decide, and keep their names.

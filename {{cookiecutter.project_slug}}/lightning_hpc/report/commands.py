@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..results.reading import read
 from ..settings.errors import SettingsError
+from ..settings.places import existing
 from .receipts import verify
 from .showing import add_pages, serve_page, write_page
 from .table import add_table, print_table
@@ -67,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True)
 
     cka = commands.add_parser("cka", help=CKA_HELP, description=CKA_HELP, epilog=CKA_EXAMPLES, formatter_class=raw)
-    cka.add_argument("run_a", type=Path, help="a run's folder, of which the best checkpoint is taken, or a checkpoint")
-    cka.add_argument("run_b", type=Path, nargs="?", help="another one; without it, run_a is compared with itself")
+    cka.add_argument("run_a", type=existing, help="a run's folder, of which the best checkpoint is taken, or a checkpoint")
+    cka.add_argument("run_b", type=existing, nargs="?", help="another one; without it, run_a is compared with itself")
     cka.add_argument("--layers", nargs="+", metavar="NAME", help="names or globs; default: the network's parts")
     cka.add_argument("--layers_b", nargs="+", metavar="NAME", help="of run_b, where they have other names")
     cka.add_argument("--max_batches", type=int, metavar="N", help="use the first N batches; default: all")
@@ -76,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     cka.add_argument("--device", default="cpu", help="where to run the networks, such as cuda (default: cpu)")
 
     folds = commands.add_parser("cross-validation", help=FOLDS_HELP, description=FOLDS_HELP)
-    folds.add_argument("experiment", type=Path, help="the experiment's folder, such as runs/wide")
+    folds.add_argument("experiment", type=existing, help="the experiment's folder, such as runs/wide")
 
     add_table(commands)
     check = commands.add_parser("verify", help=VERIFY_HELP, description=VERIFY_HELP)

@@ -13,6 +13,9 @@ from ..results.reading import Results, read
 from ..results.repetitions import over
 from ..results.rows import AFTER
 from ..settings.errors import SettingsError, did_you_mean
+from ..settings.flat import read_settings
+from ..settings.layers import BASE
+from ..settings.places import existing, in_project, shown
 from .printing import BESIDE, as_markdown, as_text, plus_minus
 from .receipts import with_receipts, write_latex
 
@@ -41,7 +44,7 @@ def add_table(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     table = commands.add_parser("table", help=HELP, description=HELP, epilog=EXAMPLES, formatter_class=raw)
 
     option = table.add_argument
-    option("folders", type=Path, nargs="*", help="folders of experiments or runs; default: runs")
+    option("folders", type=existing, nargs="*", help="folders of experiments or runs; default: the project's runs")
     option("--where", metavar="QUERY", help=WHERE_HELP)
     option("--last", type=int, metavar="N", help="only the N runs that were started last")
     option("--columns", nargs="+", metavar="NAME", help="these columns, in this order")
@@ -64,7 +67,7 @@ def print_table(arguments: argparse.Namespace, root: Path) -> int:
         SettingsError: a folder, a column or the query is none.
     """
     # Without a folder, the project's runs are meant, wherever the command is typed.
-    folders = arguments.folders or [root / "runs"]
+    folders = arguments.folders or [shown(in_project(read_settings(root / BASE).get("runs_dir", "runs")))]
     results = read(*folders, where=arguments.where, last=arguments.last)
     if not len(results):
         print("no runs", file=sys.stderr)

@@ -1,7 +1,6 @@
 """From a command line to a run: its settings, its identity and its folder. The same for a hand, a job or a sweep."""
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from ..settings.classes import work_in
 from ..settings.command_line import parse_arguments, take_options, take_questions
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat, find_settings_file, read_layer, read_settings
-from ..settings.layers import BASE, Settings, overridden, with_seed
+from ..settings.layers import BASE, COMMAND_LINE, Settings, overridden, with_seed
+from ..settings.places import EXISTING, FOLDERS, as_setting, existing, in_project, shown
 from ..settings.reading.meaning import settle
 from .folder import RunFolder
 from .identity import counting, existing_folder, folder_name, identity, seed_of
@@ -76,12 +76,12 @@ def read_command_line(command: str, arguments: Sequence[str], root: Path) -> Run
 
     # With an index, the folder is that of an experiment.
     if indices:
-        experiment = Path(folders[-1] if folders else "")
+        experiment = existing(folders[-1] if folders else "")
         run = read_planned_run(command, experiment, indices[-1], overlays, rest)
     elif folders:
-        run = read_run(command, Path(folders[-1]), overlays, rest, root)
+        run = read_run(command, existing(folders[-1]), overlays, rest, root)
     elif extended:
-        run = read_extension(Path(extended[-1]), overlays, rest, root)
+        run = read_extension(existing(extended[-1]), overlays, rest, root)
     else:
         run = assemble(command, [read_layer(root / BASE, root), *overlays], rest)
         run.folder = existing_folder(run.folder.path, run.identity)
@@ -166,10 +166,8 @@ def read_extension(folder: Path, overlays: Layers, arguments: Sequence[str], roo
         )
 
     # Its name in the identity must be the same however it was typed.
-    place = Path(os.path.abspath(folder))
-    if place.is_relative_to(Path.cwd()):
-        place = place.relative_to(Path.cwd())
-    run = assemble("fit", [(settings, source), ({"extend": str(place)}, "--extend"), *overlays], arguments)
+    place = as_setting("extend", str(folder))
+    run = assemble("fit", [(settings, source), ({"extend": place}, "--extend"), *overlays], arguments)
     run.folder = existing_folder(run.folder.path, run.identity)
     return run
 
@@ -260,6 +258,9 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
     # What is compared, named and hashed below is what the settings mean.
     for merged in (unchanged, of_files, settings):
         settle(merged)
+    for key in (*FOLDERS, *EXISTING):
+        if settings.source.get(key) == COMMAND_LINE:
+            settings.flat[key] = as_setting(key, settings.flat[key])
     overrides = overridden(of_files, settings)
 
     trial = settings.flat.get("trial", 0)
@@ -288,5 +289,5 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
         )
 
     leaf = folder_name(trial, changes, run_identity)
-    folder = RunFolder(Path(str(settings.flat.get("runs_dir", "runs"))) / group / leaf)
+    folder = RunFolder(shown(in_project(str(settings.flat.get("runs_dir", "runs")))) / group / leaf)
     return Run(command, settings, list(arguments), changes, folder, run_identity, group, overrides)

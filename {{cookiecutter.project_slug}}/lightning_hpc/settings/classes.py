@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import places
 from .errors import SettingsError, did_you_mean
 from .reading.names import module_file, names_in
 from .reading.signatures import Kinds, argument_kinds
@@ -61,9 +62,13 @@ _renamings_said: set[str] = set()
 
 
 def work_in(root: Path) -> None:
-    """From now on, look for classes without a module in the files of this project's folder, in the whole process."""
+    """From now on, this is the folder of the code, in the whole process.
+
+    Classes without a module are looked for in its files, and paths in settings count from the project that it is of.
+    """
     global _root
     _root = root
+    places.count_from(root)
 
 
 def full_name(name: str) -> str:

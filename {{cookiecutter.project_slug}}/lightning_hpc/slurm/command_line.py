@@ -29,6 +29,7 @@ from ..runs.specification import read_specification
 from ..scheduler import jobs, sbatch
 from ..scheduler.commands import PAUSES, NoAnswer
 from ..settings.errors import SettingsError
+from ..settings.flat import find_settings_file
 from ..settings.yaml_files import typed_value
 from . import after_run
 from .next_wave import submit_next_wave
@@ -128,10 +129,12 @@ def debug(arguments: argparse.Namespace, root: Path) -> int:
     print(run, flush=True)
 
     # By Train.py's own command line, so that this is what one would type.
-    typed = [f"--config={config}" for config in spec.get("configs") or []]
+    typed = [f"--config={find_settings_file(str(config), root).absolute()}" for config in spec.get("configs") or []]
     for key, value in {"name": planned.name, **run.overlay}.items():
         typed.append(f"--{key}={typed_value(value)}")
-    return subprocess.run([sys.executable, str(root / "Train.py"), "fit", *typed]).returncode
+
+    # In the project's folder, from which the paths in a specification count.
+    return subprocess.run([sys.executable, str(root / "Train.py"), "fit", *typed], cwd=root).returncode
 
 
 def hold_against_cluster(arguments: argparse.Namespace, root: Path) -> int:

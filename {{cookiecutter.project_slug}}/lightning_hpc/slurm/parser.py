@@ -6,6 +6,7 @@ from typing import Any
 
 from ..clusters.resources import KEYS, SBATCH_OPTIONS, TAKEN
 from ..experiments.triage import NAMES
+from ..settings.places import existing
 
 HELP = """examples:
   python SlurmTrain.py plan configs/jobs/grid.yaml             what would run
@@ -60,9 +61,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 ARGUMENTS = {
-    "spec": dict(type=Path, metavar="SPEC", help="a specification: configs/jobs/*.yaml, or a W&B sweep file"),
-    "folder": dict(metavar="FOLDER", help="an experiment's folder, such as runs/grid"),
-    "run": dict(type=Path, metavar="RUN", help="a run's folder"),
+    "spec": dict(type=existing, metavar="SPEC", help="a specification: configs/jobs/*.yaml, or a W&B sweep file"),
+    "folder": dict(type=existing, metavar="FOLDER", help="an experiment's folder, such as runs/grid"),
+    "run": dict(type=existing, metavar="RUN", help="a run's folder"),
     "--name": dict(metavar="NAME", help="name of the experiment, instead of the specification's"),
     "--jsonl": dict(action="store_true", help="one JSON object a line: index, identity, folder, overlay"),
     "--yes": dict(action="store_true", help="don't ask"),

@@ -1,6 +1,7 @@
 """The entrance of CreateSweep.py: check a sweep's file, create the sweep, say how to start agents or start them."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -112,7 +113,8 @@ def create_sweep(arguments: argparse.Namespace, root: Path) -> str | None:
         check_online()
 
     print(f"{sweep.source}: {describe(sweep)}", flush=True)
-    check_sweep(sweep, root, metric=not arguments.no_metric_check)
+    with contextlib.chdir(root):  # as its agents do: paths in its command and its parameters count from there
+        check_sweep(sweep, root, metric=not arguments.no_metric_check)
     if arguments.dry_run:
         print("nothing is created: --dry-run")
         return None

@@ -38,7 +38,7 @@ settings (all of them: python Train.py fit --help):
   --print_config        show the resolved settings and stop
   --name EXPERIMENT     the experiment the run belongs to
   --trial N             repeat the run with seed N, in a folder of its own
-  --runs_dir FOLDER     where run folders go
+  --runs_dir FOLDER     where run folders go; a relative path counts from here, in a file from the project's folder
   --then test           fit: test the run at its end
   --run FOLDER          the run in this folder: fit continues it; validate, test and predict use it
   --extend FOLDER       fit: train the finished run in this folder for longer, in a folder of its own

@@ -27,6 +27,7 @@ from ..settings.classes import import_class
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat
 from ..settings.parser import CLI
+from ..settings.places import in_project, shown
 from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
 from ..survive.checkpoint_io import unusable, warm_start
@@ -79,7 +80,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     if checkpoint is None and resume != "never":
         check_nothing_lost(folder)
     if checkpoint is None and cli.config.extend:
-        checkpoint = last_checkpoint(Path(cli.config.extend))
+        checkpoint = last_checkpoint(shown(in_project(cli.config.extend)))
     code_lines = []
     if checkpoint is not None and is_own(checkpoint.path, folder.path):
         code_lines = check_code(*code_of(run, root), changed_is_fine=cli.config.code == "changed")

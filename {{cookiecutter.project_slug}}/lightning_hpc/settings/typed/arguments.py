@@ -59,7 +59,11 @@ def add_run_arguments(parser: Parser) -> None:
     """Add the settings that are not those of a class of Lightning's."""
     # What a run is called, and what tells it from others.
     parser.add_argument("--name", default="default", help="Experiment: its runs share a folder and a W&B group.")
-    parser.add_argument("--runs_dir", default="runs", help="Where run folders go.")
+    parser.add_argument(
+        "--runs_dir",
+        default="runs",
+        help="Where run folders go. Typed, a relative path counts from where it is typed; in a file, from the project.",
+    )
     parser.add_argument("--trial", type=int, default=0, help="Repetition: gives the seed and the folder's number.")
     parser.add_argument("--codeversion", type=str | None, help="Any text; a new one makes new runs of old settings.")
     parser.add_argument("--init_seed", type=int | None, help="Seed of the initial weights; default: seed_everything.")

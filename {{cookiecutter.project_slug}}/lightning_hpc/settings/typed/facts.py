@@ -1,13 +1,16 @@
 """What the model and the network want to know about the data and nobody has set: classes, input_shape, …"""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, seed_everything
 
 from ..classes import class_settings
 from ..errors import SettingsError
 from ..layers import Settings
+from ..places import in_project
 from .arguments import Parser
 from .messages import class_of
 from .values import as_object
@@ -80,6 +83,7 @@ def make_data(section: str, seed: int) -> LightningDataModule:
     parser = Parser(allow_abbrev=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     settings = parser.parse_object({"data": json.loads(section)})
+    place_downloads(settings.data.get("init_args"))
     seed_everything(seed, workers=True, verbose=False)
     try:
         return parser.instantiate_classes(settings).data
@@ -88,3 +92,10 @@ def make_data(section: str, seed: int) -> LightningDataModule:
         if isinstance(error.__cause__, SettingsError):
             raise error.__cause__ from None
         raise error from None
+
+
+def place_downloads(settings: Namespace | None) -> None:
+    """Let data_dir, of any DataModule that has it, count from the project's folder, wherever the process works."""
+    folder = (settings or Namespace()).get("data_dir")
+    if isinstance(folder, str | Path):
+        settings.data_dir = type(folder)(in_project(folder))
