@@ -570,7 +570,7 @@ def test_mistakes_in_a_list_of_callbacks(mistake, text, message):
         (["--trainer.gradient_clip_algorithm=nrom"], "trainer: `gradient_clip_algorithm` nrom is invalid"),
         (["--resume=nver"], "no checkpoint nver"),
         (["--resume=must"], "checkpoint"),
-        (["--init_from=nowhere.ckpt"], "no checkpoint to start from: nowhere.ckpt is not a file"),
+        (["--init_from=nowhere.ckpt"], "no weights to start from: nowhere.ckpt is neither a file nor a run's folder"),
         (["--name=../up"], "--name ../up can't name an experiment"),
         (["--trial=-1"], "--trial must be a whole number from 0 on"),
         (["--cka.layers=[hed]"], "CKA: no layer of ConvNet matches 'hed'; nearest: head"),
@@ -585,7 +585,8 @@ def test_other_mistakes(mistake, arguments, message):
 def test_evaluation_of_no_run_says_which_there_are(mistake, train, command):
     assert "there is no run with these settings" in mistake(command=command)
     run = train("fit", "--name=there")
-    assert f"the newest run: --run {run.folder.relative_to(Path.cwd())}" in mistake(command=command)
+    said = mistake("--runs_dir=runs", command=command)
+    assert f"the newest run: --run {run.folder.relative_to(Path.cwd())}" in said
 
 
 # --- as a program
@@ -606,7 +607,7 @@ def test_the_program_trains_from_any_folder(project, tmp_path):
     (folder,) = project.glob("runs/from-elsewhere/000-*")
     for line in ("run folder", "best checkpoint", "last checkpoint", "metrics", "time", "test it"):
         assert any(text.startswith(line) for text in done.stdout.splitlines()), line
-    assert f"python Train.py test --run {folder}" in done.stdout
+    assert f"python {project}/Train.py test --run {folder}" in done.stdout
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 1
     assert "Traceback" not in done.stderr and "💡" not in done.stderr
 

@@ -241,13 +241,13 @@ def test_metrics_of_classes_and_of_a_second_loader_are_seen_and_nan_is_no_word_o
     assert "val/acc/class_0 0.25 val/broken nan" in (run.folder / "logs" / "rank-0.log").read_text()
 
 
-def test_a_finished_run_is_trained_for_longer_in_a_run_of_its_own(train, capsys):
+def test_a_finished_run_is_trained_for_longer_in_a_run_of_its_own(train, project, capsys):
     """With a constant learning rate it ends equal to the bit to a run that was as long from the start."""
     constant = ("--model.lr_scheduler=null", "--resume=never")
     short = train("fit", *constant, "--trainer.max_epochs=2")
     whole = train("fit", *constant, "--trainer.max_epochs=4", "--name=whole")
     assert train("fit", "--run", str(short.folder), "--trainer.max_epochs=4").code == 2
-    assert f"train it for longer: python Train.py fit --extend {short.folder} --trainer.max_epochs 4" in (
+    assert f"train it for longer: python {project}/Train.py fit --extend {short.folder} --trainer.max_epochs 4" in (
         capsys.readouterr().err
     )
 

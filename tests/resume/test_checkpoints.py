@@ -26,7 +26,7 @@ from lightning_hpc import signals
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.survive import checkpoints as module
 from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, read_meta, step_files
-from lightning_hpc.survive.checkpoint_io import unusable, warm_start
+from lightning_hpc.survive.checkpoint_io import unusable
 from lightning_hpc.survive.checkpoints import Checkpoints
 from lightning_hpc.survive.exact_resume import ExactResume
 from lightning_hpc.survive.metrics_file import MetricsFile
@@ -464,27 +464,6 @@ def test_rows_wait_for_no_checkpoint_and_no_row_is_doubled(tmp_path):
         enable_progress_bar=False, default_root_dir=tmp_path, callbacks=[ExactResume(), Checkpoints()],
     ).fit(Model(), loader, loader)  # fmt: skip
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2  # the header and one validation
-
-
-def test_warm_start_takes_the_weights_and_tells_what_does_not_fit(tmp_path):
-    source = Model()
-    torch.save(dict(state_dict=source.state_dict()), tmp_path / "run.ckpt")
-    torch.save(source.state_dict(), tmp_path / "weights.pt")
-    for name in ("run.ckpt", "weights.pt"):
-        model = Model()
-        assert "2 of 2 tensors" in warm_start(model, tmp_path / name)
-        assert torch.equal(model.layer.weight, source.layer.weight)
-    wider = Model(size=5)
-    with pytest.raises(CheckpointError, match=r"does not fit the model: layer.weight \(other shape\)"):
-        warm_start(wider, tmp_path / "run.ckpt")
-    assert "1 of 2 tensors, without layer.weight (other shape)" in warm_start(
-        wider, tmp_path / "run.ckpt", strict=False
-    )
-    assert torch.equal(wider.layer.bias, source.layer.bias)
-    with pytest.raises(CheckpointError, match="nothing.ckpt is not a file"):
-        warm_start(wider, tmp_path / "nothing.ckpt")
-    with pytest.raises(CheckpointError, match="does not fit"):
-        warm_start(torch.nn.Conv2d(1, 1, 1), tmp_path / "run.ckpt", strict=False)
 
 
 class Remembers(Model):

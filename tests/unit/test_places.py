@@ -11,7 +11,12 @@ from lightning_hpc.runs.plan import plan
 from lightning_hpc.runs.run import read_command_line
 from lightning_hpc.settings import places
 
-BASE = "name: default\nruns_dir: runs\ndata: {class_path: my.Data, init_args: {data_dir: data}}\ntrainer: {max_epochs: 2}\n"
+BASE = """
+name: default
+runs_dir: runs
+data: {class_path: my.Data, init_args: {data_dir: data}}
+trainer: {max_epochs: 2}
+"""
 
 
 @pytest.fixture

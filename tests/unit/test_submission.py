@@ -23,6 +23,7 @@ from lightning_hpc.scheduler import jobs, sbatch
 from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.scheduler.sbatch import Job, array, chunks
 from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.settings.places import command
 from lightning_hpc.slurm.calls import calls_for, send
 
 
@@ -331,7 +332,7 @@ def test_the_table_and_its_advice(experiment):
     told = advice(experiment, standings)
     assert told == [
         f"why run 1 failed: {experiment.logs / '1.log'}",
-        f"to continue: python SlurmTrain.py retry {experiment.shown}",
+        f"to continue: {command('SlurmTrain.py', 'retry', experiment.shown)}",
     ]
     assert "squeue does not answer: no" in advice(experiment, standings, "squeue does not answer: no")[0]
 

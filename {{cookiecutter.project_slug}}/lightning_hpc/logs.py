@@ -54,6 +54,14 @@ def say(line: str) -> None:
         logger.info(line)
 
 
+def note(line: str) -> None:
+    """Write one line to the log file, and not to the terminal, for which it may be long."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    if rank_zero_only.rank == 0:
+        logger.info(line, extra=dict(file_only=True))
+
+
 def show(text: str, file: TextIO | None = None) -> None:
     """Print, or go without: the output can be a file on a full disk, and how a run has ended is in its status.json.
 

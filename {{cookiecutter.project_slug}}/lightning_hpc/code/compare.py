@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..settings.errors import SettingsError
+from ..settings.places import quoted
 from .fingerprint import STORE, can_matter, copy_of, digest_of, keep, kept, name_of, read_fingerprint
 from .listing import read_code
 from .snapshot import is_snapshot, read_version
@@ -154,7 +155,7 @@ def in_words(changed: list[str], status: Mapping[str, Any], root: Path, runs: Pa
     copy = copy_of(kept(str(status.get("code")), runs / STORE)[first], runs / STORE)
     file = root / first
     if copy.is_file() and file.is_file():
-        text += f" (diff {copy} {os.path.relpath(file)})"
+        text += f" (diff {quoted(copy)} {quoted(os.path.relpath(file))})"
     return text
 
 

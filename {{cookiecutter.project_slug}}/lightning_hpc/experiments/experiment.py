@@ -28,6 +28,7 @@ from ..scheduler.jobs import Element, queue
 from ..scheduler.sbatch import Job
 from ..settings.errors import SettingsError
 from ..settings.layers import Settings
+from ..settings.places import quoted, shown
 from ..settings.yaml_files import dump, read_yaml
 
 RESOURCES = "resources.yaml"
@@ -62,8 +63,7 @@ class Experiment:
     @property
     def shown(self) -> Path:
         """Its folder as one would type it."""
-        here = Path.cwd()
-        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+        return shown(self.folder)
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ class Experiment:
                 owner = path.owner()
                 raise SettingsError(
                     f"{path} belongs to user {owner} and you can't write there: let {owner} do it, or have "
-                    f"`chmod -R g+w {self.folder}` done"
+                    f"`chmod -R g+w {quoted(self.folder)}` done"
                 )
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 
+from ..settings.places import command
 from .experiment import Experiment
 from .standing import Standing
 from .waves import read_waves, waiting
@@ -66,7 +67,7 @@ def advice(experiment: Experiment, stand: Sequence[Standing], silence: str | Non
     if failed:
         lines.append(f"why run {failed[0].index} failed: {experiment.log(failed[0].index)}")
     if states & {"failed", "stopped", "lost", "waiting"}:
-        lines.append(f"to continue: python SlurmTrain.py retry {experiment.shown}")
+        lines.append(f"to continue: {command('SlurmTrain.py', 'retry', experiment.shown)}")
     return lines
 
 

@@ -11,6 +11,7 @@ from ..runs.plan import Plan
 from ..runs.run import MANIFEST
 from ..scheduler.commands import PAUSES
 from ..settings.errors import SettingsError
+from ..settings.places import quoted
 from ..settings.yaml_files import dump
 from .experiment import Experiment
 from .links import move
@@ -42,8 +43,9 @@ def set_aside(experiment: Experiment, overwrite: bool) -> None:
     folder = experiment.folder
     if not overwrite:
         raise SettingsError(
-            f"{folder.name} is there already, with {len(experiment.rows)} runs: see `status {folder}`, continue with "
-            f"`retry {folder}`, give this one another --name, or start over with --overwrite (the old one is kept)"
+            f"{folder.name} is there already, with {len(experiment.rows)} runs: see `status {quoted(folder)}`, "
+            f"continue with `retry {quoted(folder)}`, give this one another --name, or start over with --overwrite "
+            "(the old one is kept)"
         )
 
     # What runs would lose its folder under its feet: jobs of all users, and runs that somebody has started by hand.
@@ -51,7 +53,7 @@ def set_aside(experiment: Experiment, overwrite: bool) -> None:
     if active := experiment.own(elements):
         whose = ", ".join(sorted({element.user for element in active}))
         raise SettingsError(
-            f"{len(active)} jobs of {folder.name} are queued or running ({whose}): `cancel {folder}` first"
+            f"{len(active)} jobs of {folder.name} are queued or running ({whose}): `cancel {quoted(folder)}` first"
         )
     for run in standings(experiment, elements):
         if run.state in ("running", "pending"):

@@ -68,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True)
 
     cka = commands.add_parser("cka", help=CKA_HELP, description=CKA_HELP, epilog=CKA_EXAMPLES, formatter_class=raw)
-    cka.add_argument("run_a", type=existing, help="a run's folder, of which the best checkpoint is taken, or a checkpoint")
+    cka.add_argument(
+        "run_a", type=existing, help="a run's folder, of which the best checkpoint is taken, or a checkpoint"
+    )
     cka.add_argument("run_b", type=existing, nargs="?", help="another one; without it, run_a is compared with itself")
     cka.add_argument("--layers", nargs="+", metavar="NAME", help="names or globs; default: the network's parts")
     cka.add_argument("--layers_b", nargs="+", metavar="NAME", help="of run_b, where they have other names")

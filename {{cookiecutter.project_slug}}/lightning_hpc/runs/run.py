@@ -1,5 +1,6 @@
 """From a command line to a run: its settings, its identity and its folder. The same for a hand, a job or a sweep."""
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from ..settings.command_line import parse_arguments, take_options, take_question
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat, find_settings_file, read_layer, read_settings
 from ..settings.layers import BASE, COMMAND_LINE, Settings, overridden, with_seed
-from ..settings.places import EXISTING, FOLDERS, as_setting, existing, in_project, shown
+from ..settings.places import EXISTING, FOLDERS, as_setting, command, existing, in_project, quoted, shown
 from ..settings.reading.meaning import settle
 from .folder import RunFolder
 from .identity import counting, existing_folder, folder_name, identity, seed_of
@@ -162,7 +163,7 @@ def read_extension(folder: Path, overlays: Layers, arguments: Sequence[str], roo
     state = RunFolder(folder).status().get("state")
     if state != "done":
         raise SettingsError(
-            f"--extend {folder}: that run is not done, but {state}; continue it with fit --run {folder}"
+            f"--extend {folder}: that run is not done, but {state}; continue it with fit --run {quoted(folder)}"
         )
 
     # Its name in the identity must be the same however it was typed.
@@ -189,9 +190,10 @@ def another_run(folder: Path, arguments: Sequence[str]) -> SettingsError:
     """The error that says that a run is continued as it is, and how to train it for longer if that was meant."""
     message = "fit --run continues a run as it is; other settings make another run: leave out --run"
     _, typed = take_questions(arguments)
-    lengths = [f"--{key} {value}" for key, value in parse_arguments(typed).items() if key in LENGTHS]
+    lengths = {f"--{key}": value for key, value in parse_arguments(typed).items() if key in LENGTHS}
     if lengths:
-        message += f". To train it for longer: python Train.py fit --extend {folder} {' '.join(lengths)}"
+        longer = command("Train.py", "fit", "--extend", folder, *itertools.chain(*lengths.items()))
+        message += f". To train it for longer: {longer}"
     return SettingsError(message)
 
 

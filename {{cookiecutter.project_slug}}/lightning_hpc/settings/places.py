@@ -5,6 +5,7 @@ A command may be typed anywhere, and a job's code lies in a snapshot of the proj
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def project_of(code: Path) -> Path:
 
 
 def note_of(project: Path, snapshot: Path) -> str:
-    """The project's folder as a snapshot notes it: relative where it lies within, so that both can be moved together."""
+    """The project's folder as a snapshot notes it: relative where it lies within, so that both can be moved."""
     project, snapshot = project.resolve(), snapshot.resolve()
     return os.path.relpath(project, snapshot) if snapshot.is_relative_to(project) else str(project)
 
@@ -78,3 +79,18 @@ def as_setting(key: str, typed: Any) -> Any:
     path = existing(typed) if key in EXISTING else Path(typed).expanduser()
     absolute, project = Path(os.path.abspath(path)), _project or Path.cwd()
     return str(absolute.relative_to(project) if absolute.is_relative_to(project) else absolute)
+
+
+def command(door: str, *words: object) -> str:
+    """A command of the project, such as `python Train.py test --run …`, as one would type it here: quoted for a shell.
+
+    Args:
+        door: the program, a file in the project's folder.
+        words: what follows it.
+    """
+    return shlex.join(["python", str(shown(in_project(door))), *map(str, words)])
+
+
+def quoted(path: str | Path) -> str:
+    """A path as a word for a shell: in quotes where it has a space or the like in it."""
+    return shlex.quote(str(path))

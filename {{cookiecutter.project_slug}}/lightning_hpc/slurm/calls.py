@@ -10,6 +10,7 @@ from ..experiments.experiment import Experiment
 from ..scheduler import sbatch
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
+from ..settings.places import command
 
 
 def notified(resources: Resources) -> bool:
@@ -108,7 +109,10 @@ def send(experiment: Experiment, calls: Sequence[Sequence[str]], preset: Preset)
     try:
         jobs = sbatch.submit_calls(calls, preset.submit, experiment.clusters, experiment.note_job)
     except SettingsError as error:
-        again = f"The experiment is planned: once that is fixed, `retry {experiment.folder}`"
+        again = (
+            f"The experiment is planned: once that is fixed, `{command('SlurmTrain.py', 'retry', experiment.shown)}`"
+        )
         raise SettingsError(f"{error}. {again}") from None
-    print(f"submitted: {', '.join(map(str, jobs))}; how it goes: python SlurmTrain.py status {experiment.shown}")
+    look = command("SlurmTrain.py", "status", experiment.shown)
+    print(f"submitted: {', '.join(map(str, jobs))}; how it goes: {look}")
     return 0

@@ -1,4 +1,4 @@
-"""How a checkpoint is written and read: whole or not at all, plain data only; and warm starts from one."""
+"""How a checkpoint is written and read: whole or not at all, plain data only."""
 
 import hashlib
 import pickle
@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..files import atomic_write
@@ -119,7 +118,8 @@ def reason_of(error: Exception) -> str:
     not_allowed = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
     if not_allowed:
         return f"it holds a {not_allowed[1]}, which is no plain data"
-    return str(error).splitlines()[0]
+    lines = str(error).splitlines()
+    return lines[0] if lines else "it is empty or cut off"
 
 
 def unreadable(path: Path) -> str | None:
@@ -166,52 +166,3 @@ def does_not_fit(error: BaseException) -> str | None:
 
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return f"the checkpoint does not fit the model: {', '.join(problems[:3])}{more}"
-
-
-def warm_start(model: LightningModule, path: str | Path, strict: bool = True) -> str:
-    """Start a run from the weights of another (warm start); its optimizer, schedules and counters are not taken over.
-
-    For the first attempt only: a restart resumes from the run's own checkpoint.
-
-    Args:
-        model: the model, already built.
-        path: a checkpoint, or a file of weights alone (name → tensor).
-        strict: True if all names and shapes must match; otherwise what matches is loaded.
-
-    Returns:
-        one line that says what was loaded and what was not.
-
-    Raises:
-        CheckpointError: the file can't be read, doesn't match (strict), or has nothing that matches.
-    """
-    if Path(path).is_dir():
-        raise CheckpointError(
-            f"the checkpoint {path} is a folder, which only the strategy that wrote it can read; make one file of it: "
-            f"python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
-        )
-    if not Path(path).is_file():
-        raise CheckpointError(f"no checkpoint to start from: {path} is not a file")
-    saved = AtomicCheckpointIO().load_checkpoint(path)
-    saved = saved.get("state_dict", saved)
-    own = model.state_dict()
-
-    fits, other_shape = {}, []
-    for name, value in saved.items():
-        if name in own and own[name].shape == value.shape:
-            fits[name] = value
-        elif name in own:
-            other_shape.append(f"{name} (other shape)")
-
-    left_out = [f"{name} (not in the file)" for name in own if name not in saved]
-    left_out += [f"{name} (not in the model)" for name in saved if name not in own]
-    left_out += other_shape
-    if left_out and (strict or not fits):
-        raise CheckpointError(
-            f"{path} does not fit the model: {', '.join(left_out[:5])}; --init_strict false loads what fits"
-        )
-
-    model.load_state_dict(fits, strict=False)
-    line = f"weights from {path}: {len(fits)} of {len(own)} tensors"
-    if left_out:
-        line += f", without {', '.join(left_out)}"
-    return line

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from ..processes import Child
 from ..runs import space
 from ..settings.errors import SettingsError
 from ..settings.flat import relative_to_project
+from ..settings.places import command, shown
 from .local_sweep import LocalSweep
 from .server import serve
 from .sweep_file import Sweep, find_sweep_file, read_sweep
@@ -122,7 +124,7 @@ def create_sweep(arguments: argparse.Namespace, root: Path) -> str | None:
     if arguments.local:
         local = LocalSweep.create(sweep, root)
         sweep_id = os.path.relpath(local.folder, root)
-        print(f"local sweep: {sweep_id}\nits trials: python CreateSweep.py --status {sweep_id}")
+        print(f"local sweep: {sweep_id}\nits trials: {command('CreateSweep.py', '--status', sweep_id)}")
         return sweep_id
 
     sweep_id, address = create_in_wandb(sweep, root)
@@ -252,5 +254,7 @@ def start_agents(sweep_id: str, arguments: argparse.Namespace, root: Path, submi
         job = submit_agents(sweep_id, count, arguments.cluster, root)
         print(f"{count} agents: job {job}; stop them: scancel {job}")
     else:
-        print(f"an agent here:    python SweepAgent.py {sweep_id}")
-        print(f"agents by SLURM:  sbatch --array=1-{count} slurm/sweep_agent.sbatch {sweep_id}")
+        print(f"an agent here:    {command('SweepAgent.py', sweep_id)}")
+        elsewhere = [] if Path.cwd() == root else [f"--chdir={root}"]  # where the batch file looks for the project
+        batch = str(shown(root / "slurm" / "sweep_agent.sbatch"))
+        print(f"agents by SLURM:  {shlex.join(['sbatch', f'--array=1-{count}', *elsewhere, batch, sweep_id])}")

@@ -1,6 +1,7 @@
 """The agent of local sweeps: takes a trial, runs Train.py, watches it, writes down how it ended, takes the next."""
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -99,7 +100,7 @@ class LocalAgent:
             return trial.leave(attempt, self.reason)
 
         arguments = self.local.sweep.arguments(parameters["overlay"])
-        print(f"trial {trial.index}, attempt {attempt}: {' '.join(arguments)}", flush=True)
+        print(f"trial {trial.index}, attempt {attempt}: {shlex.join(arguments)}", flush=True)
         code, stopped = self.watch(trial, attempt, runs[0], [self.local.sweep.verb, *arguments])
         self.write_outcome(trial, attempt, runs, code, stopped)
 

@@ -20,6 +20,7 @@ from ..private_names import check_wandb
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
 from .tracker import Tracker
+from ..settings.places import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,7 @@ class WandB(Tracker, WandbLogger):
         if run.disabled:
             return None
         if run.offline:
-            return f"wandb sync {self.save_dir}/wandb/offline-run-*"
+            return f"wandb sync {quoted(self.save_dir)}/wandb/offline-run-*"
         return run.url
 
     def finish(self, code: int) -> None:
@@ -175,13 +176,14 @@ class WandB(Tracker, WandbLogger):
         try:
             self.experiment.finish(exit_code=code_for_wandb)
         except TimeoutError:
-            logger.warning(f"warning: W&B has not taken all data; the rest: wandb sync {self.save_dir}/wandb/run-*")
+            rest = f"wandb sync {quoted(self.save_dir)}/wandb/run-*"
+            logger.warning(f"warning: W&B has not taken all data; the rest: {rest}")
         except Exception as error:
             if not service_has_died(error):
                 raise
             self.forget_service()
             logger.warning(
-                f"warning: W&B's service has died; what it has kept: wandb sync {self.save_dir}/wandb/*run-*"
+                f"warning: W&B's service has died; what it has kept: wandb sync {quoted(self.save_dir)}/wandb/*run-*"
             )
 
 

@@ -17,10 +17,12 @@ from ..runs.folder import EXIT_CODES, now
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
+from ..settings.places import quoted
 from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
-from ..survive.checkpoint_io import does_not_fit, warm_start
+from ..survive.checkpoint_io import does_not_fit
 from ..survive.metrics_file import MetricsFile
+from ..survive.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, is_of_test_set, make, result_path
 
@@ -118,7 +120,7 @@ def choose_checkpoint(cli: CLI, run: Run) -> Found:
     folder = run.folder.path
     if not folder.is_dir():
         runs = sorted(folder.parent.parent.glob("*/*/status.json"), key=lambda file: file.stat().st_mtime)
-        newest = f"; the newest run: --run {runs[-1].parent}" if runs else ""
+        newest = f"; the newest run: --run {quoted(runs[-1].parent)}" if runs else ""
         raise SettingsError(f"there is no run with these settings ({folder}): train it with `fit`, or name one{newest}")
 
     if data_setting(cli.config, "mode") == "final" and run.command == "validate":

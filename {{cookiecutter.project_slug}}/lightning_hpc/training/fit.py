@@ -19,7 +19,7 @@ from ..attempts.attempt import command_line, ended_early, failed, start_attempt,
 from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
-from ..logs import log_file, say, show
+from ..logs import log_file, note, say, show
 from ..modules.hooks import evaluation_of
 from ..runs.folder import EXIT_CODES, RunFolder, is_own
 from ..runs.run import Run
@@ -27,10 +27,11 @@ from ..settings.classes import import_class
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat
 from ..settings.parser import CLI
-from ..settings.places import in_project, shown
+from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
-from ..survive.checkpoint_io import unusable, warm_start
+from ..survive.checkpoint_io import unusable
+from ..survive.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
@@ -92,7 +93,8 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         check_cka(cli.trainer, cli.model)
         check_then(cli)
         check_sets(cli)
-        lines = [*damaged_status(folder), *how_it_starts(cli, checkpoint, attempt), *code_lines]
+        start, details = how_it_starts(cli, checkpoint, attempt)
+        lines = [*damaged_status(folder), *start, *code_lines]
     except (SettingsError, CheckpointError):
         raise
     except Exception as error:  # in the user's model or data
@@ -107,6 +109,8 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     with log_file(folder.path, rank_zero_only.rank):
         for line in (*run.overrides, f"run folder: {folder.path}", *lines):
             say(line)
+        for line in details:
+            note(line)
         code = train(cli, run, checkpoint)
         with contextlib.suppress(signals.Stopped):  # the run has ended; only W&B goes without the rest
             finish_trackers(cli.trainer.loggers, code)
@@ -194,8 +198,12 @@ def code_of(run: Run, root: Path) -> tuple[dict[str, Any], Path, Path, Flat]:
     return run.folder.status(), root, run.folder.path.parent.parent, run.settings.flat
 
 
-def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> list[str]:
-    """Load the weights that a new run asks for; returns lines that say what the run starts from."""
+def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> tuple[list[str], list[str]]:
+    """Load the weights that a new run asks for.
+
+    Returns:
+        lines that say what the run starts from, and lines for the log file alone, which may be long.
+    """
     config = cli.config
     if checkpoint is not None:
         lines = [f"warning: {line}; an earlier one is used" for line in checkpoint.damaged]
@@ -203,10 +211,11 @@ def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> list[str]
         lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({place})")
         if config.extend:
             lines.append(f"extends {config.extend}")
-        return lines
+        return lines, []
     if config.init_from:  # not with a checkpoint: a continued run has weights of its own
-        return [warm_start(cli.model, config.init_from, strict=config.init_strict)]
-    return []
+        line, left_out = warm_start(cli.model, shown(in_project(config.init_from)), strict=config.init_strict)
+        return [line], left_out
+    return [], []
 
 
 def train(cli: CLI, run: Run, checkpoint: Found | None) -> int:
@@ -254,7 +263,8 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
 def write_settings(cli: CLI, run: Run, root: Path) -> None:
     """Write config.yaml, overlay.yaml, and which code runs: the git commit, and what is changed since."""
     folder = run.folder.path
-    head = f"# Resolved settings of: {command_line(run)}\n# To use them: python Train.py test --run {folder}\n"
+    use = command("Train.py", "test", "--run", folder)
+    head = f"# Resolved settings of: {command_line(run)}\n# To use them: {use}\n"
     write_atomically(folder / "config.yaml", head + dump(cli.resolved))
     write_atomically(folder / "overlay.yaml", dump(run.changes))
 
@@ -285,12 +295,12 @@ def summary(run: Run, model_class: Any, trackers: Sequence[Logger] = ()) -> str:
     pictures = sorted((folder / "cka").glob("*.png"))
     if pictures:
         lines.append(("CKA", f"{pictures[-1]}"))
-    command = evaluation_of(model_class)
+    verb = evaluation_of(model_class)
     tested = {name: value for name, value in read_json(folder / "test.json").items() if name not in ABOUT_TEST}
     if tested:
         lines.append(("test", f"{main_metrics(tested)}; in {folder}/test.json"))
-    elif command is not None:
-        lines.append((f"{command} it", f"python Train.py {command} --run {folder}"))
+    elif verb is not None:
+        lines.append((f"{verb} it", command("Train.py", verb, "--run", folder)))
 
     for tracker in trackers:
         where = tracker.where() if isinstance(tracker, Tracker) else None

@@ -83,8 +83,14 @@ def add_run_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--then", type=Literal["test"] | None, help="test: test the run at its end, as `test` does.")
     parser.add_argument("--canary", type=bool, default=False, help="Save and stop after the first validation.")
-    parser.add_argument("--init_from", type=str | None, help="Checkpoint whose weights a new run starts from.")
-    parser.add_argument("--init_strict", type=bool, default=True, help="All weights must be in it, and no others.")
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        help="Weights that a new run starts from: a run's folder, a checkpoint, a file of weights (.pt, .safetensors).",
+    )
+    parser.add_argument(
+        "--init_strict", type=bool, default=True, help="All weights must be in it, and no others; false: what fits."
+    )
 
     # The user sets Checkpoints but doesn't choose another class for it; the run itself fills in `config`.
     parser.add_class_arguments(import_class(CHECKPOINTS), "checkpoints", instantiate=False, skip={"config"})
