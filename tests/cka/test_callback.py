@@ -55,8 +55,8 @@ def test_maps_pictures_and_numbers(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     model, run = fit(tmp_path, callback, epochs=3, logger=[CSVLogger(tmp_path, "csv"), logger])
     names = sorted(path.name for path in (tmp_path / "cka").iterdir())
-    assert names == [f"epoch-00{i}.{kind}" for i in range(3) for kind in ("npz", "png")] + ["init.pt"]
-    assert callback.picture == tmp_path / "cka" / "epoch-002.png"
+    assert names == [f"epoch-00{i}.{kind}" for i in (1, 2, 3) for kind in ("npz", "png")] + ["init.pt"]
+    assert callback.picture == tmp_path / "cka" / "epoch-003.png"
     data = stored(tmp_path, 2)
     assert data["rows"].tolist() == data["columns"].tolist() == LAYERS and data["samples"] == 64
     assert str(data["column_label"]) == "initial weights"
@@ -80,7 +80,7 @@ def test_picture_goes_to_wandb(tmp_path):
     logger = WandbLogger(save_dir=tmp_path, mode="disabled")
     logger.log_image = Mock()
     fit(tmp_path, CKACallback("self"), epochs=1, logger=logger)
-    path = tmp_path / "cka" / "epoch-000.png"
+    path = tmp_path / "cka" / "epoch-001.png"
     logger.log_image.assert_called_once_with("cka/self/map", [str(path)], step=4)
 
 
@@ -176,7 +176,7 @@ def test_schedule_and_batches(tmp_path):
     callback = CKACallback("self", every_n_epochs=3, max_batches=1)
     fit(tmp_path, callback, epochs=6)
     names = sorted(path.stem for path in (tmp_path / "cka").glob("*.npz"))
-    assert names == ["epoch-000", "epoch-003", "epoch-005"], "every third, and the last"
+    assert names == ["epoch-001", "epoch-004", "epoch-006"], "every third, and the last"
     assert stored(tmp_path, 0)["samples"] == 16
 
 
@@ -261,7 +261,7 @@ def test_training_is_bit_identical(reference, network, tmp_path):
     assert equal(seen_off, seen_on)
     assert off[0] == on[0] and list(off[1]) == list(on[1]) and equal(list(off[1].values()), list(on[1].values()))
     assert [key.split("{")[0] for key in off[2]] == [key.split("{")[0] for key in on[2]], "no state of its own"
-    assert (tmp_path / "cka" / "epoch-001.npz").exists()
+    assert (tmp_path / "cka" / "epoch-002.npz").exists()
 
 
 class Fails(Lit):
@@ -278,7 +278,7 @@ def test_hooks_are_gone_after_a_validation_that_raised(error, tmp_path):
     with pytest.raises(type(error)):
         fit(tmp_path, CKACallback("init"), model=model)
     assert hooks(model) == []
-    assert not (tmp_path / "cka" / "epoch-000.npz").exists()
+    assert not (tmp_path / "cka" / "epoch-001.npz").exists()
 
 
 def test_validation_raising_inside_the_network(tmp_path):
@@ -444,7 +444,7 @@ def test_nan_activations_and_constant_layers(tmp_path):
 
     with pytest.warns(UserWarning, match="NaN or infinite activations in '6' .model A.*No map epoch-001"):
         _, run = fit(tmp_path, Break(), CKACallback("init"))
-    assert run.state.finished and not (tmp_path / "cka" / "epoch-001.npz").exists()
+    assert run.state.finished and not (tmp_path / "cka" / "epoch-002.npz").exists()
 
     network = Net()
     nn.init.zeros_(network[6].weight)

@@ -18,7 +18,8 @@ from lightning_hpc.survive.checkpoint_files import (
     remove_parts,
     step_files,
 )
-from lightning_hpc.survive.checkpoint_io import unusable, warm_start
+from lightning_hpc.survive.checkpoint_io import unusable
+from lightning_hpc.survive.warm_start import warm_start
 from lightning_hpc.survive.checkpoints import Checkpoints
 
 

@@ -44,7 +44,7 @@ def test_a_stopped_run_goes_on_and_says_so_in_one_line(train, stopped, capsys):
     assert (again.status["state"], again.status["attempt"], again.status["step"]) == ("done", 2, 12)
     told = "".join(capsys.readouterr()).splitlines()
     (line,) = [line for line in told if "resuming from" in line]
-    assert "step-00000005.ckpt" in line and "(step 5, epoch 1)" in line
+    assert "step-00000005.ckpt" in line and "(step 5, 1 epoch done)" in line
     assert any("attempt 2" in line for line in told)
 
 
@@ -215,7 +215,7 @@ def test_a_wish_for_the_start_is_not_repeated_when_the_job_is_put_back(
     capsys.readouterr()
     run = train("fit", *LONGER, f"--resume={wish}")
     told = "".join(capsys.readouterr())
-    assert run.code == 0 and "resuming from" in told and "(step 6, epoch 1)" in told
+    assert run.code == 0 and "resuming from" in told and "(step 6, 1 epoch done)" in told
     assert len(list((run.folder.parent / ".old").glob("*"))) == (wish == "never")
 
 

@@ -84,12 +84,45 @@ def test_mistakes_that_rooms_with_torch_find_are_one_line_too(tmp_path, capsys):
         assert capsys.readouterr().err == f"error: {error}\n"
 
 
-def test_a_fault_of_ours_keeps_its_traceback(door, tmp_path):
+def test_any_other_error_is_one_line_first_and_keeps_its_traceback(door, tmp_path, capsys):
     def room(*arguments):
-        raise ZeroDivisionError("not the user's")
+        raise ZeroDivisionError("in a step\nof the user's")
 
-    with pytest.raises(ZeroDivisionError):
-        door(room, tmp_path)
+    assert door(room, tmp_path) == 1
+    first, second, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "error: ZeroDivisionError: in a step of the user's"
+    assert second == "Traceback (most recent call last):" and last == "of the user's"
+
+
+def test_what_the_file_system_refuses_is_one_line(door, tmp_path, capsys):
+    def room(*arguments):
+        os.close(os.open("/dev/full", os.O_WRONLY))
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"a result")
+
+    assert door(room, tmp_path) == 1
+    assert capsys.readouterr().err == "error: a file: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "variables, shown",
+    [
+        (dict(LC_ALL="C", PYTHONIOENCODING="ascii"), "0.5 +- 0.1, 2 x 3... Zo? ?"),
+        (dict(PYTHONIOENCODING="latin-1"), "0.5 ± 0.1, 2 × 3... Zoë ?"),
+        (dict(PYTHONIOENCODING="utf-8"), "0.5 ± 0.1, 2 × 3… Zoë ?"),
+    ],
+)
+def test_no_encoding_of_the_output_ends_a_command(variables, shown):
+    """The last character is half of a file's name that is no UTF-8, as Python holds it."""
+    program = "import sys; from pathlib import Path; from lightning_hpc import entrance\n"
+    program += "text = '0.5 \\xb1 0.1, 2 \\xd7 3\\u2026 Zo\\xeb \\udcff'\n"
+    program += "def room(argv, root):\n    print(text)\n    print(text, file=sys.stderr)\n    return 0\n"
+    program += "sys.exit(entrance.enter(room, [], Path()))"
+    environment = os.environ | variables | dict(PYTHONPATH=str(TEMPLATE))
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert done.returncode == 0
+    encoding = variables["PYTHONIOENCODING"]
+    assert done.stdout.decode(encoding) == done.stderr.decode(encoding) == f"{shown}\n"
 
 
 def test_a_reader_that_has_gone_away_is_no_traceback():

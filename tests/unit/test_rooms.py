@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "logs": set(),
     "notify": set(),
     "private_names": {"settings"},
-    "entrance": {"settings", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},  # all a door needs
+    # All that a door needs, late.
+    "entrance": {"settings", "failures", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},
     "report": {"settings", "runs", "training", "cka", "results", "files"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},

@@ -4,20 +4,30 @@ A door is a file of the project, such as Train.py, that calls its function below
 functions: most of them need not know each other, and a command answers `--help` without loading what others need.
 """
 
+import codecs
+import errno
 import multiprocessing.util
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .failures import in_one_line
 from .settings.classes import work_in
 from .settings.errors import SettingsError
 
 Command = Callable[[Sequence[str], Path], int]
 
 # Exit codes: that of argparse, and those that a shell gives to what Ctrl-C or a closed pipe has ended.
-WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+FAILED, WRONG_USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
+
+# What is printed where a terminal's encoding has no such character. What is not among them becomes a question mark.
+IN_ASCII = {"±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "“": '"', "”": '"', "’": "'"}
+
+# Errors of the file system that say all by themselves: not allowed, read only, full.
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 # A socket's path is at most so many bytes long on Linux; multiprocessing adds /pymp-xxxxxxxx/listener-xxxxxxxx.
 LONGEST_SOCKET, SOCKET_NAME = 107, 32
@@ -83,8 +93,9 @@ def enter(main: Command, argv: Sequence[str], root: Path) -> int:
         root: the project's folder.
 
     Returns:
-        the exit code: 0 only on success, 2 for wrong usage, 130 for Ctrl-C, others in runs/folder.py.
+        the exit code: 0 only on success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, others in runs/folder.py.
     """
+    print_in_any_encoding()
     forget_empty_variables()
     work_in(root)
     try:
@@ -98,10 +109,33 @@ def enter(main: Command, argv: Sequence[str], root: Path) -> int:
         drop_output()
         return PIPE_CLOSED
     except Exception as error:
-        if not concerns_user(error):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE
+        if concerns_user(error):
+            print(f"error: {error}", file=sys.stderr)
+            return WRONG_USAGE
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+            return FAILED
+
+        # In the user's code, or a fault of ours: what it is first, then where.
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        traceback.print_exception(error)
+        return FAILED
+
+
+def print_in_any_encoding() -> None:
+    """Let no character end a command: what the output's encoding does not have, such as ± in ASCII, is spelled out."""
+    codecs.register_error("in_ascii", in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
+            stream.reconfigure(errors="in_ascii")
+
+
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What is written in the place of characters that can't be, and where to continue; see codecs.register_error."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(character, "?") for character in characters), error.end
 
 
 def flush_output() -> None:

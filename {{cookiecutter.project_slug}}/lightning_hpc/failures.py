@@ -26,6 +26,9 @@ LOST_WORKER = re.compile(
     r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed by signal: (?P<signal>\w+)|exited unexpect)"
 )
 
+# What PyTorch makes of an exception in a worker: one of the same class, whose message is the worker's whole traceback.
+CAUGHT = re.compile(r"Caught \w+ in (?P<place>[^\n]+)\.\nOriginal (?P<traceback>Traceback.*)", re.DOTALL)
+
 # What communication says when another rank has gone, and the libraries it comes from.
 GONE = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|remote process exited|closed by peer", re.I)
 COMMUNICATION = re.compile(r"gloo|nccl|mpi|tcpstore|processgroup", re.I)
@@ -60,13 +63,27 @@ class Cause:
 
 def cause_of(error: BaseException) -> Cause:
     """Why an error has ended this rank."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    reason = in_one_line(error)
     if a_worker_was_killed(error):
         return Cause(f"{reason}: out of memory?", killed=True)
 
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
     of_communication = "DistError" in kinds or COMMUNICATION.search(str(error))
     return Cause(reason, lost=bool(of_communication and GONE.search(str(error))))
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's class and message; of one in a DataLoader worker those of the worker's, not its traceback."""
+    text = str(error)
+    caught = CAUGHT.match(text)
+    if caught:
+        lines = caught["traceback"].splitlines()
+        frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+        after = lines[frames[-1] + 1 :] if frames else lines
+        while after and after[0].startswith("    "):  # the code of the last frame
+            after = after[1:]
+        return f"{' '.join(' '.join(after).split())} (in {caught['place']})"
+    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
 
 
 def a_worker_was_killed(error: BaseException) -> bool:

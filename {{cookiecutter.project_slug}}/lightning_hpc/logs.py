@@ -35,7 +35,7 @@ def start_terminal() -> None:
         if isinstance(handler.formatter, Short):  # of another run in this process, whose stderr may have been another
             root.removeHandler(handler)
 
-    handler = logging.StreamHandler()
+    handler = Terminal()
     handler.setFormatter(Short())
     handler.addFilter(for_terminal)
     root.addHandler(handler)
@@ -87,7 +87,7 @@ def log_file(folder: Path, rank: int) -> Iterator[None]:
     """Also write everything to logs/rank-N.log in a run's folder."""
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)  # another rank may be here before rank 0 has made it
-    handler = LogFile(logs / f"rank-{rank}.log", delay=True)
+    handler = LogFile(logs / f"rank-{rank}.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)-7s %(message)s"))
 
     logging.getLogger().addHandler(handler)
@@ -96,6 +96,17 @@ def log_file(folder: Path, rank: int) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+class Terminal(logging.StreamHandler):
+    """Writes to what stderr is at the moment: while a progress bar is drawn, that puts lines above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
 
 class LogFile(logging.FileHandler):

@@ -41,6 +41,8 @@ IN_PACKAGES = (
     "lightning.pytorch.loops.evaluation_loop:RestartStage.RESTARTED_MID_EVALUATION",
     # attempts/attempt.py watches the ranks that Lightning starts, in place of its own observer
     "lightning.pytorch.strategies.launchers.subprocess_script:_launch_process_observer",
+    # training/callbacks.py: what stands before the progress bar
+    "lightning.pytorch.callbacks.progress.rich_progress:RichProgressBar._get_train_description",
     # cka/: layers that are compiled, that give back their input, or that are no layers
     "torch:_foreach_div_",
     "torch.nn:Module._compiled_call_impl",

@@ -67,8 +67,8 @@ def test_the_callback_writes_maps_and_leaves_training_alone(tmp_path):
         trainer.fit(model, loader(), loader())
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert callbacks[0].picture == tmp_path / "cka" / "epoch-001.png" and callbacks[0].picture.exists()
-    matrix = np.load(tmp_path / "cka" / "epoch-001.npz")["matrix"]
+    assert callbacks[0].picture == tmp_path / "cka" / "epoch-002.png" and callbacks[0].picture.exists()
+    matrix = np.load(tmp_path / "cka" / "epoch-002.npz")["matrix"]
     assert matrix.shape == (3, 3) and 0 < matrix[0, 0] < 1
 
 

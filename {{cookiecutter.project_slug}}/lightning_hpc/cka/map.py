@@ -196,7 +196,7 @@ def names_of(trainer: Any) -> tuple[str, str]:
     Args:
         trainer: Lightning's Trainer, in a validation of ``fit``.
     """
-    epoch, step = trainer.current_epoch, trainer.global_step
+    epoch, step = trainer.current_epoch + 1, trainer.global_step  # counted from 1, as in all that a person reads
     every = trainer.val_check_batch  # None: by the clock
     once = trainer.check_val_every_n_epoch is not None and every is not None and every >= trainer.num_training_batches
     if once:

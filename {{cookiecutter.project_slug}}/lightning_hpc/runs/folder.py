@@ -227,7 +227,13 @@ class RunFolder:
         Raises:
             SettingsError: another process holds the lock, or nothing can be written in the folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"the run's folder can't be made: {error.filename}: {error.strerror}. Give it another place with "
+                "--runs_dir, or mend that one"
+            ) from None
         with contextlib.ExitStack() as stack:
             # A second: `status` looks at locks for a moment.
             try:

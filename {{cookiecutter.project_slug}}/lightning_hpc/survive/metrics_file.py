@@ -29,6 +29,8 @@ from ..files import atomic_write, place_aside
 class MetricsFile(Logger):
     """Writes metrics.csv, on rank 0. A metric logged for the first time adds a column, for which the file is rewritten.
 
+    Epochs are counted from 1, unlike in Lightning.
+
     Args:
         save_dir: folder of the file.
         file_name: name of the file.
@@ -67,7 +69,10 @@ class MetricsFile(Logger):
             return
         self._open()
         seconds = round(self._seconds_before + time.monotonic() - self._clock, 3)
-        self._waiting.append({"step": step, "seconds": seconds, **metrics})
+        row = {"step": step, "seconds": seconds, **metrics}
+        if "epoch" in row:
+            row["epoch"] += 1  # Lightning counts from 0; people, and the lines that a run prints, from 1
+        self._waiting.append(row)
         self.rows += 1
 
         try:

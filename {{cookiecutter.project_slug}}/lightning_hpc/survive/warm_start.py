@@ -5,6 +5,7 @@ of the other training are not taken over.
 """
 
 import pickle
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,12 @@ def file_of(path: Path) -> Path:
         name = "best" if (checkpoints / "best.ckpt").exists() else "last"
         found = find_checkpoint(checkpoints, name)
         path = checkpoints / f"{name}.ckpt" if found is None else found.path
+    if path.is_dir() and path.suffix == ".ckpt":
+        one_file = "python -m lightning.pytorch.utilities.consolidate_checkpoint"
+        raise CheckpointError(
+            f"the checkpoint {path} is a folder, which only the strategy that wrote it can read; make one file of it: "
+            f"{one_file} {shlex.quote(str(path))}"
+        )
     if not path.is_file():
         raise CheckpointError(
             f"no weights to start from: {path} is neither a file nor a run's folder with checkpoints/"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -125,6 +125,9 @@ class Bar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        return epoch_in_words(self.trainer)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The metrics to show: not the version number of the logger, which says nothing here."""
         metrics = super().get_metrics(trainer, pl_module)
@@ -135,13 +138,12 @@ class Bar(RichProgressBar):
 class EpochReport(Callback):
     """Reports each epoch: a plain line with its metrics, and its time, throughput and memory to the trackers.
 
-    The line goes to the log file, and to the output too if that is no terminal, where Lightning shows a progress bar.
+    The line goes to the log file and to the terminal, where it stays above the progress bar.
     Logged are seconds, training samples per second on all ranks, the peak memory of the process and the GPU in GiB, and
     how busy the cores and the GPU were in per cent.
     """
 
     def __init__(self) -> None:
-        self.file_only = sys.stderr.isatty()
         self.ended: str | None = None  # the epoch to report, once its metrics are complete
         self.usage = Usage()
 
@@ -166,8 +168,7 @@ class EpochReport(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The line waits: what the model logs at the end of the epoch is not among the metrics yet.
-        total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        self.ended = f"epoch {trainer.current_epoch + 1}/{total} step {trainer.global_step}"
+        self.ended = f"{epoch_in_words(trainer)} step {trainer.global_step}"
 
         seconds = time.monotonic() - self.start
         values = {
@@ -194,8 +195,20 @@ class EpochReport(Callback):
         if self.ended is None:
             return
         line = f"{self.ended} {main_metrics(trainer.callback_metrics)}"
-        logger.info(line, extra=dict(file_only=self.file_only))
         self.ended = None
+
+        # Rich's bar makes room for all that is written to stderr; tqdm's has to be asked.
+        bar = trainer.progress_bar_callback
+        by_bar = isinstance(bar, TQDMProgressBar) and bar.is_enabled
+        logger.info(line, extra=dict(file_only=by_bar))
+        if by_bar:
+            bar.print(line)
+
+
+def epoch_in_words(trainer: Trainer) -> str:
+    """`epoch 1/10` in the first of ten: for a person, epochs are counted from 1, in all places."""
+    total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+    return f"epoch {trainer.current_epoch + 1}/{total}"
 
 
 def main_metrics(metrics: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def evaluate(cli: CLI, run: Run, root: Path) -> int:
     code = (run.folder.status(), root, run.folder.path.parent.parent, run.settings.flat)
     for line in warn_of_other_code(*code):
         say(line)
-    say(f"checkpoint: {checkpoint.path} (step {checkpoint.step}, epoch {checkpoint.epoch})")
+    say(f"checkpoint: {checkpoint.path} ({checkpoint})")
 
     # A callback keeps the predictions.
     method = getattr(cli.trainer, run.command)

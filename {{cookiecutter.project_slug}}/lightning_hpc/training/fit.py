@@ -207,8 +207,7 @@ def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> tuple[lis
     config = cli.config
     if checkpoint is not None:
         lines = [f"warning: {line}; an earlier one is used" for line in checkpoint.damaged]
-        place = f"step {checkpoint.step}, epoch {checkpoint.epoch}"
-        lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({place})")
+        lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({checkpoint})")
         if config.extend:
             lines.append(f"extends {config.extend}")
         return lines, []
