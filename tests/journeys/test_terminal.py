@@ -145,9 +145,9 @@ def test_the_first_line_of_an_error_in_a_worker_is_its_cause(train, tmp_path, ca
     assert errors == ["error: ValueError: picture 3 is damaged (in DataLoader worker process 0)"]
 
 
-def test_runs_that_cannot_be_written_are_one_line(train, capsys):
+def test_runs_that_cannot_be_written_are_one_line(train, capfd):
     for command in ("fit", "crossvalidate"):
         run = train(command, "--runs_dir=/proc/runs", *(["--folds=2"] if command == "crossvalidate" else []))
         assert run.code != 0
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line or "Traceback" in line]
         assert line.startswith("error: the run's folder can't be made: /proc/runs") and "--runs_dir" in line

@@ -50,11 +50,6 @@ class Found:
     epoch: int | None = None
     damaged: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        """`step 120, 7 epochs done`, as far as it is known."""
-        done = "" if self.epoch is None else f", {self.epoch} epoch{'' if self.epoch == 1 else 's'} done"
-        return f"step {self.step}{done}"
-
 
 def give_name(file: Path, name: Path) -> None:
     """Give a file or a folder another name, replacing what had it, without a moment in which the name is missing."""

@@ -53,7 +53,7 @@ def evaluate(cli: CLI, run: Run, root: Path) -> int:
     code = (run.folder.status(), root, run.folder.path.parent.parent, run.settings.flat)
     for line in warn_of_other_code(*code):
         say(line)
-    say(f"checkpoint: {checkpoint.path} ({checkpoint})")
+    say(f"checkpoint: {checkpoint.path} ({how_far(checkpoint)})")
 
     # A callback keeps the predictions.
     method = getattr(cli.trainer, run.command)
@@ -109,6 +109,12 @@ def test_at_end(cli: CLI, run: Run) -> None:
         trainer.loggers, trainer.callbacks = loggers, callbacks
     if trainer.is_global_zero:
         save_metrics(results, checkpoint, result_path(cli.config, run, "test.json"))
+
+
+def how_far(checkpoint: Found) -> str:
+    """`step 120, 7 epochs done`, as far as it is known."""
+    done = "" if checkpoint.epoch is None else f", {checkpoint.epoch} epoch{'' if checkpoint.epoch == 1 else 's'} done"
+    return f"step {checkpoint.step}{done}"
 
 
 def choose_checkpoint(cli: CLI, run: Run) -> Found:

@@ -36,7 +36,7 @@ from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
 from .callbacks import is_of_one_layer, main_metrics
-from .evaluate import ABOUT_TEST, evaluate, test_at_end
+from .evaluate import ABOUT_TEST, evaluate, how_far, test_at_end
 from .trainer import check_trains, make, result_path, set_length
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def how_it_starts(cli: CLI, checkpoint: Found | None, attempt: int) -> tuple[lis
     config = cli.config
     if checkpoint is not None:
         lines = [f"warning: {line}; an earlier one is used" for line in checkpoint.damaged]
-        lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({checkpoint})")
+        lines.append(f"attempt {attempt}: resuming from {checkpoint.path} ({how_far(checkpoint)})")
         if config.extend:
             lines.append(f"extends {config.extend}")
         return lines, []
