@@ -589,6 +589,12 @@ def test_evaluation_of_no_run_says_which_there_are(mistake, train, command):
     assert f"the newest run: --run {run.folder.relative_to(Path.cwd())}" in said
 
 
+def test_a_checkpoint_callback_can_be_added_with_nothing_else(settings):
+    """Lightning's own refuses enable_checkpointing, which nobody has typed."""
+    last = settings("--trainer.callbacks+", "ModelCheckpoint")["trainer"]["callbacks"][-1]
+    assert last["class_path"].endswith(".ModelCheckpoint")
+
+
 # --- as a program
 
 

@@ -52,6 +52,18 @@ def network_of(cli):
     return cli.resolved["model"]["init_args"]["network"]
 
 
+def test_null_is_a_value_of_an_optional_number(parse):
+    Path("optional_numbers.py").write_text(
+        "from typing import Optional\n\nfrom torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, one: int | None = 3, other: Optional[int] = 4):\n"
+        "        super().__init__()\n"
+        "        self.given = one, other\n"
+    )
+    line = ("--model.network=optional_numbers.Net", "--model.network.one", "null", "--model.network.other=null")
+    assert parse(*line).model.network.given == (None, None)
+
+
 def test_names_of_classes_are_texts_where_a_text_is_taken(parse):
     line = ["--model.network=values_of_types.Net", "--model.network.size=MLP"]
     names = ("text", "maybe", "word", "file", "anything", "untyped", "layer")
