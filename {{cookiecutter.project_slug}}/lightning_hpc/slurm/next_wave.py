@@ -18,6 +18,7 @@ from ..scheduler import sbatch
 from ..scheduler.commands import LONG_PAUSES, site_options
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
+from ..settings.places import command
 from .calls import array_calls, notified, throttle_beside
 
 PART = 4  # a wave is due when a quarter of the queue is free: so it takes few calls of sbatch
@@ -102,7 +103,7 @@ def submit_next_wave(experiment: Experiment, name: str, pauses: Sequence[float] 
             return
         if pause is not None:
             time.sleep(pause)
-    again = f"python SlurmTrain.py retry {experiment.folder}"
+    again = command("SlurmTrain.py", "retry", experiment.folder)
     print(f"error: the next wave was not submitted: {problem}. To continue: {again}", file=sys.stderr, flush=True)
 
 

@@ -28,6 +28,7 @@ from ..scheduler import sbatch
 from ..scheduler.commands import PAUSES
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
+from ..settings.places import quoted
 from .asked import asked_for
 from .batch import render
 from .calls import calls_for, notified, send, show_calls
@@ -199,7 +200,7 @@ def send_in_waves(
     if not now and not active:
         raise SettingsError(
             f"your queue on {preset.name} is full, so nothing is submitted. The experiment is planned: "
-            f"once there is room, `retry {experiment.shown}`; or say --over_quota true"
+            f"once there is room, `retry {quoted(experiment.shown)}`; or say --over_quota true"
         )
 
     # What waits is written down first: if this is killed, `status` still says what was to come.
