@@ -67,7 +67,7 @@ def print_table(arguments: argparse.Namespace, root: Path) -> int:
         SettingsError: a folder, a column or the query is none.
     """
     # Without a folder, the project's runs are meant, wherever the command is typed.
-    folders = arguments.folders or [shown(in_project(read_settings(root / BASE).get("runs_dir", "runs")))]
+    folders = arguments.folders or [runs_of(root)]
     results = read(*folders, where=arguments.where, last=arguments.last)
     if not len(results):
         print("no runs", file=sys.stderr)
@@ -100,6 +100,13 @@ def print_table(arguments: argparse.Namespace, root: Path) -> int:
             table = plus_minus(table, [name for name in table.columns if f"{name}_sd" in table.columns])
         print(as_markdown(table) if arguments.markdown else as_text(table, terminal_width()))
     return 0
+
+
+def runs_of(root: Path) -> Path:
+    """The folder of all runs of a project, as configs/base.yaml has it."""
+    base = root / BASE
+    settings = read_settings(base) if base.is_file() else {}
+    return shown(in_project(settings.get("runs_dir", "runs")))
 
 
 def first_columns(results: Results) -> list[str]:
