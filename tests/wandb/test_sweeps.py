@@ -73,6 +73,7 @@ def create(root, capsys, monkeypatch):
 
     monkeypatch.setattr(processes, "subprocess", warm.stand_in)
     monkeypatch.syspath_prepend(str(root))
+    monkeypatch.chdir(root)
 
     def run(*arguments):
         code = main(["rates", *arguments], root)
