@@ -40,7 +40,8 @@ def fit(folder, *callbacks, model=None, ckpt_path=None, **kwargs):
 
 
 def stored(folder, epoch):
-    return np.load(folder / "cka" / f"epoch-{epoch:03d}.npz")
+    """The map of an epoch that is `epoch` to Lightning; files count from 1."""
+    return np.load(folder / "cka" / f"epoch-{epoch + 1:03d}.npz")
 
 
 def hooks(model):
@@ -511,9 +512,9 @@ def test_each_of_several_validations_in_an_epoch_has_its_map(tmp_path):
     fit(tmp_path, CKACallback("self"), epochs=2, val_check_interval=0.5)
     steps = [(epoch, 4 * epoch + step) for epoch in (0, 1) for step in (2, 4)]
     names = sorted(path.stem for path in (tmp_path / "cka").glob("*.npz"))
-    assert names == [f"epoch-{epoch:03d}-step-{step:08d}" for epoch, step in steps]
+    assert names == [f"epoch-{epoch + 1:03d}-step-{step:08d}" for epoch, step in steps]
     data = np.load(tmp_path / "cka" / f"{names[0]}.npz")
-    assert str(data["row_label"]) == "model, epoch 0, step 2"
+    assert str(data["row_label"]) == "model, epoch 1, step 2"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def slurm_train(project, tmp_path, monkeypatch, capsys, told):
 def spec(tmp_path, name: str, rates=RATES):
     """A specification of runs that differ in their learning rate."""
     quick = {"trainer": {"max_epochs": 1, "limit_train_batches": 2, "accelerator": "cpu"}, "cka": None}
+    quick["runs_dir"] = str(tmp_path / "runs")
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick))
     file = tmp_path / f"{name}.yaml"
     parameters = {"model.optimizer.lr": rates}

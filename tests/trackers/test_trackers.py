@@ -94,7 +94,7 @@ def test_mlflow_has_the_run_by_its_name_with_settings_metrics_and_picture(train,
     assert logged.data.params["data/init_args/batch_size"] == "64"
     assert (logged.data.tags["experiment"], logged.data.tags["model.network.width"]) == ("wide", "8")
     (picture,) = client.list_artifacts(logged.info.run_id, "cka/init/map")
-    assert picture.path == "cka/init/map/epoch-000.png" and picture.file_size > 1000
+    assert picture.path == "cka/init/map/epoch-001.png" and picture.file_size > 1000
     assert sorted(path.name for path in Path.cwd().iterdir() if path.name != "data") == ["runs"]
     assert (
         f"see it in MLflow mlflow ui --backend-store-uri sqlite:///{Path.cwd()}/runs/mlflow.db"

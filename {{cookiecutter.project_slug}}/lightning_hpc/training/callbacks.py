@@ -2,8 +2,6 @@
 
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from ..logs import say
 from ..runs.folder import RunFolder
 from ..survive.checkpoints import Checkpoints
 from ..values.predictions import Batch, as_record, on_cpu, target_of, write
-from .usage import Usage
+from .usage import Usage, peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -235,12 +233,6 @@ def batch_size(batch: Any) -> int:
     if isinstance(batch, list | tuple) and batch:
         return batch_size(batch[0])
     return 1
-
-
-def peak_memory() -> float:
-    """The most memory that this process has had so far, in GiB."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts it in bytes, Linux in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class FolderIsLost(RuntimeError):

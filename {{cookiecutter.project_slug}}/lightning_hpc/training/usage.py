@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -70,3 +72,9 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had so far, in GiB."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts it in bytes, Linux in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
