@@ -19,8 +19,8 @@ from lightning_hpc.survive.checkpoint_files import (
     step_files,
 )
 from lightning_hpc.survive.checkpoint_io import unusable
-from lightning_hpc.survive.warm_start import warm_start
 from lightning_hpc.survive.checkpoints import Checkpoints
+from lightning_hpc.survive.warm_start import warm_start
 
 
 class Folders(SingleDeviceStrategy):

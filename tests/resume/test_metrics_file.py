@@ -39,9 +39,9 @@ def test_a_new_metric_adds_a_column(tmp_path):
     file.log_metrics({"epoch": 0, "a, b": 2.0}, 10)
     file.log_metrics({"epoch": 1, "train/loss": 3.0}, 20)
     assert read(tmp_path) == [
-        {"step": "10", "epoch": "0", "train/loss": "1.0", "a, b": ""},
-        {"step": "10", "epoch": "0", "train/loss": "", "a, b": "2.0"},
-        {"step": "20", "epoch": "1", "train/loss": "3.0", "a, b": ""},
+        {"step": "10", "epoch": "1", "train/loss": "1.0", "a, b": ""},
+        {"step": "10", "epoch": "1", "train/loss": "", "a, b": "2.0"},
+        {"step": "20", "epoch": "2", "train/loss": "3.0", "a, b": ""},
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_not_open_yet_is_opened_by_whatever_comes_first(tmp_path)
     MetricsFile(tmp_path / "a" / "b").sync()
     assert (tmp_path / "a" / "b" / "metrics.csv").read_text() == "step,epoch,seconds\n"
     MetricsFile(tmp_path).log_metrics(dict(epoch=0), 1)  # no new column
-    assert read(tmp_path) == [dict(step="1", epoch="0")]
+    assert read(tmp_path) == [dict(step="1", epoch="1")]
     MetricsFile(tmp_path / "unused").finalize("success")
     assert not (tmp_path / "unused").exists()
 

@@ -11,6 +11,7 @@ from lightning_hpc.experiments.standing import Standing
 from lightning_hpc.experiments.triage import CAUSES, NAMES, cause_of, of_cause, why
 from lightning_hpc.failures import WITHOUT_A_WORD
 from lightning_hpc.scheduler import jobs
+from lightning_hpc.settings import places
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_causes_are_grouped_with_one_line_and_one_remedy_each(experiment):
         run(experiment, 4, "its job has ended: NODE_FAIL", "lost"),
         run(experiment, 5, None, "waiting"),
     ]
-    command = f"python SlurmTrain.py retry {experiment.shown}"
+    command = places.command("SlurmTrain.py", "retry", experiment.shown)
     assert why(experiment, stand) == [
         f"memory: out of memory, runs 1-2: {CUDA}",
         f"    {command} --cause memory --memory with more than before; on a GPU, a smaller data.batch_size in a new "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..scheduler.sbatch import array
+from ..settings.places import command
 from .experiment import Experiment
 from .standing import Standing
 
@@ -155,7 +156,7 @@ def why(experiment: Experiment, stand: Sequence[Standing]) -> list[str]:
         first, cause, text = groups[name][0]
         nodes = {experiment.last_job(run.index).get("node") or run.status.get("host") or "NODE" for run in runs}
         remedy = cause.remedy.format(
-            retry=f"python SlurmTrain.py retry {experiment.shown} --cause {name}",
+            retry=command("SlurmTrain.py", "retry", experiment.shown, "--cause", name),
             nodes=",".join(sorted(nodes)),
             log=experiment.log(first.index),
         )

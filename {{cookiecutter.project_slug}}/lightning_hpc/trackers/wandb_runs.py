@@ -19,8 +19,8 @@ from ..failures import service_has_died
 from ..private_names import check_wandb
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
-from .tracker import Tracker
 from ..settings.places import quoted
+from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
