@@ -10,7 +10,7 @@ from ..settings.errors import SettingsError
 from ..settings.places import existing
 from .receipts import verify
 from .showing import add_pages, serve_page, write_page
-from .table import add_table, print_table
+from .table import add_table, print_table, runs_of
 
 DESCRIPTION = "Look into runs that were trained."
 EXAMPLES = """examples:
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add_table(commands)
     check = commands.add_parser("verify", help=VERIFY_HELP, description=VERIFY_HELP)
     check.add_argument("file", type=Path, help="what `table --latex` has written, or a paper that holds it")
-    check.add_argument("folders", type=Path, nargs="*", help="where the runs are; default: runs")
+    check.add_argument("folders", type=existing, nargs="*", help="where the runs are; default: the project's runs")
 
     add_pages(commands)
     return main
@@ -163,7 +163,7 @@ def verify_numbers(arguments: argparse.Namespace, root: Path) -> int:
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{arguments.file} can't be read: {error}") from None
 
-    folders = arguments.folders or [root / "runs"]
+    folders = arguments.folders or [runs_of(root)]
     count, problems = verify(text, read(*folders))
     if not count:
         raise SettingsError(f"{arguments.file} has no \\receipt{{…}}: `Report.py table --latex` writes them")

@@ -9,9 +9,11 @@ from pathlib import Path
 from ..files import write_atomically
 from ..results.reading import Results, read
 from ..settings.errors import SettingsError
+from ..settings.places import existing
 from .content import now, page_content
 from .page import make_page
 from .server import serve
+from .table import runs_of
 
 HTML_HELP = "write one file with all runs: table, curves, sweeps, CKA maps; it opens by double click and can be mailed"
 HTML_EXAMPLES = """examples:
@@ -45,7 +47,8 @@ def add_pages(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def add_choice(command: argparse.ArgumentParser) -> None:
     """The options that say which runs."""
-    command.add_argument("folders", type=Path, nargs="*", help="folders of experiments or runs; default: runs")
+    about = "folders of experiments or runs; default: the project's runs"
+    command.add_argument("folders", type=existing, nargs="*", help=about)
     command.add_argument("--where", metavar="QUERY", help="only the runs for which this is true, as for table")
     command.add_argument("--last", type=int, metavar="N", help="only the N runs that were started last")
 
@@ -100,5 +103,5 @@ def page_of(arguments: argparse.Namespace, root: Path) -> tuple[str, int]:
 
 def chosen(arguments: argparse.Namespace, root: Path) -> Results:
     """The runs that the command line names."""
-    folders = arguments.folders or [root / "runs"]
+    folders = arguments.folders or [runs_of(root)]
     return read(*folders, where=arguments.where, last=arguments.last)

@@ -15,7 +15,7 @@ NOTE = "commit.json"  # in a snapshot of a project: which version it is, and of 
 FOLDERS = ("runs_dir", "data.data_dir")
 
 # Settings that name what is there already.
-EXISTING = ("init_from", "extend")
+EXISTING = ("init_from", "extend", "data.predict_dir")
 
 _project: Path | None = None
 

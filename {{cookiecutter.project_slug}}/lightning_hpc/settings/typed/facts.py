@@ -83,7 +83,7 @@ def make_data(section: str, seed: int) -> LightningDataModule:
     parser = Parser(allow_abbrev=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     settings = parser.parse_object({"data": json.loads(section)})
-    place_downloads(settings.data.get("init_args"))
+    place_folders(settings.data.get("init_args"))
     seed_everything(seed, workers=True, verbose=False)
     try:
         return parser.instantiate_classes(settings).data
@@ -94,8 +94,9 @@ def make_data(section: str, seed: int) -> LightningDataModule:
         raise error from None
 
 
-def place_downloads(settings: Namespace | None) -> None:
-    """Let data_dir, of any DataModule that has it, count from the project's folder, wherever the process works."""
-    folder = (settings or Namespace()).get("data_dir")
-    if isinstance(folder, str | Path):
-        settings.data_dir = type(folder)(in_project(folder))
+def place_folders(settings: Namespace | None) -> None:
+    """Let the folders of a DataModule, of any that has them, count from the project's, wherever the process works."""
+    for name in ("data_dir", "predict_dir"):
+        folder = (settings or Namespace()).get(name)
+        if isinstance(folder, str | Path):
+            settings[name] = type(folder)(in_project(folder))
