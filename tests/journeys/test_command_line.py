@@ -99,7 +99,7 @@ def test_data_are_in_the_projects_folder_and_a_typed_folder_is_where_it_was_type
         return cli.datamodule.data_dir, cli.resolved["data"]["init_args"]["data_dir"]
 
     assert folders() == (project / "data", "data")
-    assert folders("--data.data_dir=mine") == (tmp_path / "mine", str(tmp_path / "mine"))
+    assert folders("--data.data_dir=mine") == (Path("mine"), str(tmp_path / "mine"))
     assert folders(overlay("sets.yaml", "data.data_dir: a/b")) == (project / "a/b", "a/b")
     assert folders("--data=data_elsewhere.Texts") == (str(project / "sets"), "sets")
     assert folders("--data=data_elsewhere.Paths") == (project / "sets", "sets")

@@ -31,6 +31,8 @@ REACHED = {
     "texts": ("val/acc", 0.9, 1),
 }
 
+HERE = "--data.data_dir=data"  # the project is everybody's, the folder of the test is not
+
 # These have learnt enough after half of the epochs.
 HALF = {"fine_tuning", "imbalance", "look", "own_metric", "pictures"}
 
@@ -93,10 +95,13 @@ def test_the_commands_of_a_recipe(name, copied, train, tmp_path):
         if "birds" in " ".join(words) or "new_pictures" in filled_in(words, tmp_path):
             prepare_pictures(tmp_path)
         command, *arguments = filled_in(words, tmp_path)
-        length = ["--trainer.max_epochs=5"] if name in HALF else []
+        length = [] if "--run" in arguments else [HERE]
+        if name in HALF:
+            length.append("--trainer.max_epochs=5")
         learns = command == "fit" and (number == 0 or name == "fine_tuning")
         if command == "fit" and not learns:
-            length = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+            length = [HERE, "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+            length.append("--trainer.limit_val_batches=2")
         run = train(command, *arguments, *length, defaults=True)
         assert run.code == 0, words
         if learns:
@@ -162,7 +167,7 @@ def check_pictures_and_histograms(folder: Path) -> None:
 )
 def test_a_recipe_that_is_killed_ends_as_if_it_had_not_been(name, arguments, copied, train, monkeypatch):
     copied(name)
-    quick = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=6", "--checkpoints.every_n_steps=4"]
+    quick = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=6", "--checkpoints.every_n_steps=4", HERE]
     whole = train("fit", *arguments, *quick, "--name=whole")
     assert whole.code == 0
 
@@ -233,7 +238,7 @@ def test_predicting_a_folder_needs_a_folder_and_data_that_can_read_one(train, co
         assert f"error: data.predict_dir: {message}" in capsys.readouterr().err
 
     # What was trained on need not be there any more, and a folder without pictures is said to have none.
-    run = train("fit", "--data=ExamplePictures")
+    run = train("fit", "--data=ExamplePictures", HERE)
     shutil.rmtree(tmp_path / "data" / "example_pictures")
     (tmp_path / "data" / "example_pictures").mkdir()
     assert train("predict", "--run", str(run.folder), "--data.predict_dir=empty").code == 2

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 from ..classes import class_settings
 from ..errors import SettingsError
 from ..layers import Settings
-from ..places import in_project
+from ..places import in_project, shown
 from .arguments import Parser
 from .messages import class_of
 from .values import as_object
@@ -99,4 +99,4 @@ def place_folders(settings: Namespace | None) -> None:
     for name in ("data_dir", "predict_dir"):
         folder = (settings or Namespace()).get(name)
         if isinstance(folder, str | Path):
-            settings[name] = type(folder)(in_project(folder))
+            settings[name] = type(folder)(shown(in_project(folder)))
