@@ -20,7 +20,7 @@ from lightning_hpc.survive.checkpoint_files import (
 )
 from lightning_hpc.survive.checkpoint_io import unusable
 from lightning_hpc.survive.checkpoints import Checkpoints
-from lightning_hpc.survive.warm_start import warm_start
+from lightning_hpc.attempts.warm_start import warm_start
 
 
 class Folders(SingleDeviceStrategy):

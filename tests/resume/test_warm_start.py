@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lightning_hpc.survive.checkpoint_files import CheckpointError
-from lightning_hpc.survive.warm_start import warm_start
+from lightning_hpc.attempts.warm_start import warm_start
 
 
 class Net(nn.Module):

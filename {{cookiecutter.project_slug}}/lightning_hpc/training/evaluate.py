@@ -22,7 +22,7 @@ from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
 from ..survive.checkpoint_io import does_not_fit
 from ..survive.metrics_file import MetricsFile
-from ..survive.warm_start import warm_start
+from ..attempts.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, is_of_test_set, make, result_path
 

@@ -31,7 +31,7 @@ from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
 from ..survive.checkpoint_io import unusable
-from ..survive.warm_start import warm_start
+from ..attempts.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .checkpoint_files import CheckpointError, find_checkpoint
-from .checkpoint_io import reason_of
+from ..survive.checkpoint_files import CheckpointError, find_checkpoint
+from ..survive.checkpoint_io import reason_of
 
 # Under which key training code keeps the weights in a file that has more; the first one wins.
 KEYS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params")
