@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from test_checkpoints import Model, fit
 
+from lightning_hpc.attempts.warm_start import warm_start
 from lightning_hpc.survive.checkpoint_files import (
     CheckpointError,
     find_checkpoint,
@@ -20,7 +21,6 @@ from lightning_hpc.survive.checkpoint_files import (
 )
 from lightning_hpc.survive.checkpoint_io import unusable
 from lightning_hpc.survive.checkpoints import Checkpoints
-from lightning_hpc.attempts.warm_start import warm_start
 
 
 class Folders(SingleDeviceStrategy):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_hpc.survive.checkpoint_files import CheckpointError
 from lightning_hpc.attempts.warm_start import warm_start
+from lightning_hpc.survive.checkpoint_files import CheckpointError
 
 
 class Net(nn.Module):

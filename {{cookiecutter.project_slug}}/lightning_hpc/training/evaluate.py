@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 
 from .. import signals
+from ..attempts.warm_start import warm_start
 from ..code.compare import warn_of_other_code
 from ..files import read_json, write_json
 from ..logs import say
@@ -22,7 +23,6 @@ from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
 from ..survive.checkpoint_io import does_not_fit
 from ..survive.metrics_file import MetricsFile
-from ..attempts.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, is_of_test_set, make, result_path
 

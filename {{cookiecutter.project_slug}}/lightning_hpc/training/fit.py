@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .. import signals
 from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
+from ..attempts.warm_start import warm_start
 from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
@@ -31,7 +32,6 @@ from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
 from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
 from ..survive.checkpoint_io import unusable
-from ..attempts.warm_start import warm_start
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
