@@ -19,7 +19,7 @@ from ..logs import say
 from ..runs.folder import RunFolder
 from ..survive.checkpoints import Checkpoints
 from ..values.predictions import Batch, as_record, on_cpu, target_of, write
-from .usage import Usage, peak_memory
+from .usage import Usage, batch_size, peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -222,17 +222,6 @@ def main_metrics(metrics: Mapping[str, Any]) -> str:
 def is_of_one_layer(name: str) -> bool:
     """True for a metric such as cka/init/head: there are as many as layers, and metrics.csv has them all."""
     return name.startswith("cka/") and name.count("/") >= 2
-
-
-def batch_size(batch: Any) -> int:
-    """Samples in a batch: the first dimension of the first tensor in it; 1 if there is none."""
-    if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.ndim else 1
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, list | tuple) and batch:
-        return batch_size(batch[0])
-    return 1
 
 
 class FolderIsLost(RuntimeError):

@@ -14,7 +14,7 @@ from ..code.compare import warn_of_other_code
 from ..files import read_json, write_json
 from ..logs import say
 from ..modules.adapt import use_own_loaders
-from ..runs.folder import EXIT_CODES, now
+from ..runs.folder import EXIT_CODES, RunFolder, now
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
@@ -109,6 +109,14 @@ def test_at_end(cli: CLI, run: Run) -> None:
         trainer.loggers, trainer.callbacks = loggers, callbacks
     if trainer.is_global_zero:
         save_metrics(results, checkpoint, result_path(cli.config, run, "test.json"))
+
+
+def damaged_status(folder: RunFolder) -> list[str]:
+    """A line if status.json had to be made anew from what the checkpoints tell."""
+    before = folder.status()
+    if before.get("state") != "unknown":
+        return []
+    return [f"warning: {before['reason']}; it is written anew, without the attempts and times of before"]
 
 
 def how_far(checkpoint: Found) -> str:

@@ -22,7 +22,7 @@ from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
 from ..logs import log_file, note, say, show
 from ..modules.hooks import evaluation_of
-from ..runs.folder import EXIT_CODES, RunFolder, is_own
+from ..runs.folder import EXIT_CODES, is_own
 from ..runs.run import Run
 from ..settings.classes import import_class
 from ..settings.errors import SettingsError
@@ -36,7 +36,7 @@ from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
 from ..trackers.wandb_runs import in_sweep, report_again
 from .callbacks import is_of_one_layer, main_metrics
-from .evaluate import ABOUT_TEST, evaluate, how_far, test_at_end
+from .evaluate import ABOUT_TEST, damaged_status, evaluate, how_far, test_at_end
 from .trainer import check_trains, make, result_path, set_length
 
 logger = logging.getLogger(__name__)
@@ -183,14 +183,6 @@ def last_checkpoint(extended: Path) -> Found:
     if found is None:
         raise CheckpointError(f"--extend {extended}: that run has no checkpoint")
     return found
-
-
-def damaged_status(folder: RunFolder) -> list[str]:
-    """A line if status.json had to be made anew from what the checkpoints tell."""
-    before = folder.status()
-    if before.get("state") != "unknown":
-        return []
-    return [f"warning: {before['reason']}; it is written anew, without the attempts and times of before"]
 
 
 def code_of(run: Run, root: Path) -> tuple[dict[str, Any], Path, Path, Flat]:

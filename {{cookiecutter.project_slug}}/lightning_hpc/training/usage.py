@@ -5,7 +5,9 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,3 +80,14 @@ def peak_memory() -> float:
     """The most memory that this process has had so far, in GiB."""
     unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts it in bytes, Linux in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in a batch: the first dimension of the first tensor in it; 1 if there is none."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.ndim else 1
+    if isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple) and batch:
+        return batch_size(batch[0])
+    return 1
