@@ -15,7 +15,7 @@ DOORS = {
     "slurm_train": "lightning_hpc.slurm.command_line",
     "create_sweep": "lightning_hpc.sweeps.creation",
     "sweep_agent": "lightning_hpc.sweeps.agent",
-    "report": "lightning_hpc.report",
+    "report": "lightning_hpc.report.commands",
 }
 TEMPLATE = Path(entrance.__file__).parents[1]
 
