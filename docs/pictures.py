@@ -49,8 +49,8 @@ def generate(folder: Path) -> Path:
 def train(project: Path) -> None:
     """Train the grid, one run after the other."""
     for rate, trial in itertools.product(RATES, TRIALS):
-        settings = ["--model.optimizer.lr", rate, "--trial", trial, "--trainer.max_epochs", "6", "--trainer.logger", "false"]
-        run(project, "Train.py", "fit", "--name", "rates", *settings)
+        settings = ["--model.optimizer.lr", rate, "--trial", trial, "--trainer.max_epochs", "6"]
+        run(project, "Train.py", "fit", "--name", "rates", *settings, "--trainer.logger", "false")
 
 
 def run(project: Path, *command: str) -> None:
