@@ -65,6 +65,13 @@ class Names(ast.NodeVisitor):
             if isinstance(part, ast.FormattedValue):
                 self.visit(part)
 
+    def visit_Call(self, node: ast.Call) -> None:
+        """Nor the ends that a text is asked for."""
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("endswith", "removesuffix"):
+            self.visit(node.func)
+        else:
+            self.generic_visit(node)
+
     def visit_Constant(self, node: ast.Constant) -> None:
         """A string may be given to getattr or setattr."""
         if isinstance(node.value, str):
