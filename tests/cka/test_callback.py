@@ -443,7 +443,7 @@ def test_nan_activations_and_constant_layers(tmp_path):
             if trainer.current_epoch == 1 and not trainer.sanity_checking:
                 module.network[6].weight.data.fill_(torch.nan)
 
-    with pytest.warns(UserWarning, match="NaN or infinite activations in '6' .model A.*No map epoch-001"):
+    with pytest.warns(UserWarning, match="NaN or infinite activations in '6' .model A.*No map epoch-002"):
         _, run = fit(tmp_path, Break(), CKACallback("init"))
     assert run.state.finished and not (tmp_path / "cka" / "epoch-002.npz").exists()
 
