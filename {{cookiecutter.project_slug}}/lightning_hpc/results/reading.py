@@ -37,7 +37,7 @@ class Results:
     """
 
     def __init__(self, folders: Sequence[Path], rows: Sequence[Row]) -> None:
-        self._summary = Summary(folders, rows)
+        self.summary = Summary(folders, rows)
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -45,27 +45,27 @@ class Results:
     @property
     def folders(self) -> list[Path]:
         """The run folders, in the order of the table."""
-        return self._summary.folders
+        return self.summary.folders
 
     @property
     def rows(self) -> list[Row]:
         """What is known of each run."""
-        return self._summary.rows
+        return self.summary.rows
 
     @property
     def different(self) -> set[str]:
         """Short keys of the settings that have several values, or were asked for in some runs and are not in others."""
-        return self._summary.different
+        return self.summary.different
 
     @property
     def settings(self) -> list[str]:
         """Short keys of the settings that differ between the runs or were asked for, in the order of the files."""
-        return self._summary.settings
+        return self.summary.settings
 
     @property
     def metrics(self) -> list[str]:
         """Names of all metrics in the table, in the order in which the runs have them."""
-        return self._summary.metrics
+        return self.summary.metrics
 
     @cached_property
     def table(self) -> "pd.DataFrame":
@@ -75,7 +75,7 @@ class Results:
         its newest value, or the one of `test` and `validate`, under its own name. Where a metric is called like a
         setting, " (metric)" is added to it.
         """
-        return self._summary.table.copy()  # the summary may serve again, and this one may be changed
+        return self.summary.table.copy()  # the summary may serve again, and this one may be changed
 
     @property
     def curves(self) -> "pd.DataFrame":
@@ -160,6 +160,6 @@ def results_of(folders: list[Path]) -> Results:
     results = Results(folders, rows_of(folders))
     is_same = _latest is not None and _latest.folders == folders and all(map(operator.is_, results.rows, _latest.rows))
     if is_same:
-        results._summary = _latest
-    _latest = results._summary
+        results.summary = _latest
+    _latest = results.summary
     return results
