@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_hpc import entrance
-from lightning_hpc.report import map_of
+from lightning_hpc.report.commands import map_of
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def recipe(tmp_path):
 
 
 def test_a_data_set_from_hugging_face_trains(train, recipe):
-    run = train("fit", "--data=my_pictures.Pictures", "--data.batch_size=10", "--trainer.limit_train_batches=1.0")
+    settings = [f"--data.data_dir={recipe / 'data'}", "--data.batch_size=10", "--trainer.limit_train_batches=1.0"]
+    run = train("fit", "--data=my_pictures.Pictures", *settings)
     assert run.code == 0
     with np.load(run.folder / "splits.npz") as split:
         assert [len(split[name]) for name in ("train", "val", "test")] == [80, 20, 20]

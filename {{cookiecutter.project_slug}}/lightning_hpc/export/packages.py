@@ -28,7 +28,7 @@ FORMATS = {
         ".onnx",
         False,
         ("onnx", "onnxscript"),
-        'session = onnxruntime.InferenceSession("{file}"); session.run(None, {{"input": inputs.numpy()}})',
+        'session = onnxruntime.InferenceSession("{file}"); session.run(None, dict(input=inputs.numpy()))',
     ),
     "torchscript": Format(".torchscript.pt", False, (), 'model = torch.jit.load("{file}"); model(inputs)'),
     "state_dict": Format(".state_dict.pt", True, (), 'model.load_state_dict(torch.load("{file}", weights_only=True))'),

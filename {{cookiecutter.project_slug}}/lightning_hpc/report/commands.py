@@ -166,7 +166,7 @@ def verify_numbers(arguments: argparse.Namespace, root: Path) -> int:
     folders = arguments.folders or [runs_of(root)]
     count, problems = verify(text, read(*folders))
     if not count:
-        raise SettingsError(f"{arguments.file} has no \\receipt{{…}}: `Report.py table --latex` writes them")
+        raise SettingsError(f"{arguments.file} has no \\receipt: `Report.py table --latex` writes them")
 
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

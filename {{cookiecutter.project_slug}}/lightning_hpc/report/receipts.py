@@ -64,7 +64,7 @@ class Receipt:
 
     def cell(self) -> str:
         """The number as LaTeX prints it."""
-        return f"\\receipt{{{self.id}}}{{{printed(self.statistic, self.value)}}}"
+        return "\\receipt" + braced(self.id) + braced(printed(self.statistic, self.value))
 
 
 def printed(statistic: str, value: float) -> str:
@@ -119,6 +119,7 @@ def write_latex(path: Path, table: "pd.DataFrame", receipts: dict[tuple[int, str
 
     deviations = {name for name in table.columns if f"{name}_sd" in table.columns}
     columns = [name for name in table.columns if name.removesuffix("_sd") not in deviations or name in deviations]
+    alignment = ["r" if is_number(table[name]) else "l" for name in columns]
     rows = [" & ".join(escaped(name) for name in columns)]
     for row in range(len(table)):
         cells = [cell_of(table, row, name, receipts) for name in columns]
@@ -129,7 +130,7 @@ def write_latex(path: Path, table: "pd.DataFrame", receipts: dict[tuple[int, str
         "% `python Report.py verify FILE` computes each number again; copy the receipts along with the table.",
         *dict.fromkeys(receipt.line() for receipt in receipts.values()),
         MACRO,
-        f"\\begin{{tabular}}{{{''.join('r' if is_number(table[name]) else 'l' for name in columns)}}}",
+        r"\begin{tabular}" + braced("".join(alignment)),
         "  \\hline",
         f"  {rows[0]} \\\\",
         "  \\hline",
@@ -155,6 +156,11 @@ def cell_of(table: "pd.DataFrame", row: int, name: str, receipts: dict[tuple[int
 def is_number(column: "pd.Series") -> bool:
     """True for a column that LaTeX should align at its right."""
     return not any(isinstance(value, str) for value in column)
+
+
+def braced(text: str) -> str:
+    """A text as an argument of a macro."""
+    return "{" + text + "}"
 
 
 def escaped(text: str) -> str:
