@@ -200,3 +200,22 @@ def test_a_stream_with_an_iter_of_its_loaders_own_is_said_to_be_inexact():
     loader = Own(Stream())
     with pytest.warns(UserWarning, match="can't be resumed exactly: it is a stream, and Own has an __iter__"):
         assert exact_loader(loader, 0, "train") is loader
+
+
+@pytest.mark.parametrize("first", [1, 10, 11])
+def test_the_last_batch_finds_the_generators_that_it_would_have_found(first):
+    """Lightning asks a loader without a length for the next batch before it hands over this one."""
+
+    def drawn_before_each_step(first):
+        loader = exact_loader(DataLoader(Stream(8), 4, num_workers=1), 0, "train")
+        loader.seek(0, first)
+        batches, drawn = iter(loader), []
+        following = next(batches)
+        while following is not None:
+            following = next(batches, None)
+            drawn.append(random.random())
+            random.seed(first)  # whatever the step leaves behind
+        return drawn
+
+    whole = drawn_before_each_step(0)
+    assert len(whole) == 12 and drawn_before_each_step(first) == whole[first:]

@@ -192,10 +192,16 @@ class ExactLoader:
             yield from batches
             return
 
-        for number, batch in enumerate(batches, first):
+        number = first
+        for batch in batches:
             # What is done with the batch next, such as augmentation on the GPU, comes before any hook of the step.
             reseed(*place, self.rank, number, "batch", also=self.also)
             yield batch
+            number += 1
+
+        # Of a loader without a length Lightning asks for the next batch before it hands over this one: the last batch,
+        # too, must find generators that were seeded here, and not what the step before it has left of them.
+        reseed(*place, self.rank, number, "batch", also=self.also)
 
     def _from(self, place: tuple[Any, ...], first: int) -> Iterator[Any]:
         """The batches of one pass from the number `first` on."""
