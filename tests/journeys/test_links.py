@@ -39,8 +39,9 @@ def spec(tmp_path, name: str, rates=RATES):
     return file
 
 
-def test_what_is_done_elsewhere_is_offered_and_linked(train, slurm_train, told, tmp_path, capsys):
+def test_what_is_done_elsewhere_is_offered_and_linked(train, slurm_train, told, tmp_path, capsys, monkeypatch):
     """One of three runs was trained by hand in another experiment; then all of them are there."""
+    monkeypatch.setenv("COLUMNS", "300")  # of the table
     run = train("fit", "--config", str(spec(tmp_path, "wide").with_name("quick.yaml")), "--name=old",
                 "--model.optimizer.lr=0.01")  # fmt: skip
     assert run.code == 0

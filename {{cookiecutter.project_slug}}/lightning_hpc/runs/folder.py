@@ -28,8 +28,8 @@ RESERVE = 2**16  # bytes that a running run keeps for its status.json, which is 
 
 
 def now() -> str:
-    """The local time with its UTC offset, to the second: 2026-02-03T04:05:06+00:00."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    """The local time with its UTC offset: 2026-02-03T04:05:06.789+00:00. A start and the next differ in it."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def is_own(checkpoint: str | Path | None, run_folder: str | Path) -> bool:
