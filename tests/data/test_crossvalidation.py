@@ -40,7 +40,9 @@ def test_killed_again_and_again_it_ends_equal_to_the_bit(folders):
     assert json.loads((folders / "ends.json").read_text()) == [-signal.SIGKILL, 75, 76, False, 0]
     assert json.loads((folders / "attempts.json").read_text()) == [2, 2]  # a fold that was done is not begun anew
     whole, killed = folders / "whole", folders / "killed"
-    assert result(killed) == result(whole)
+    results = [result(folder) for folder in (killed, whole)]
+    assert [entry["settings"].pop("runs_dir") for entry in results] == [f"{folder}/runs" for folder in (killed, whole)]
+    assert results[0] == results[1]
     for run in result(whole)["runs"]:
         one, other = (
             torch.load(place / "runs" / "cv" / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
