@@ -20,7 +20,7 @@ help:  ## say what there is to make
 demo: build/demo-env/installed  ## generate a project with the defaults, install it, train it
 	rm -rf build/demo
 	build/demo-env/bin/cookiecutter . --no-input --output-dir build/demo
-	build/demo-env/bin/pip install --quiet --constraint tests/constraints.txt --editable $(DEMO)
+	build/demo-env/bin/pip install --constraint tests/constraints.txt --editable $(DEMO)
 	cd $(DEMO) && "$(CURDIR)/build/demo-env/bin/python" Train.py fit
 	@echo "The project is in $(DEMO), its result in $(DEMO)/runs."
 
@@ -60,7 +60,7 @@ clean:  ## remove environments and everything built
 
 build/demo-env/installed: tests/constraints.txt
 	$(VENV) build/demo-env
-	build/demo-env/bin/pip install --quiet "cookiecutter>=2.6"
+	build/demo-env/bin/pip install "cookiecutter>=2.6"
 	touch $@
 
 build/docs-env/installed: docs/requirements.txt

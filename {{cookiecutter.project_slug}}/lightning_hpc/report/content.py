@@ -123,7 +123,7 @@ def hours_used(table: "pd.DataFrame") -> str:
 
     minutes = pd.to_numeric(table["seconds"], errors="coerce").sum() / 60
     if minutes < 100:
-        return f"{minutes:.0f} minutes of training."
+        return f"{minutes:.1f} minutes of training."
     return f"{minutes / 60:.1f} hours of training."
 
 
