@@ -21,6 +21,8 @@ from lightning_hpc.training import configure_optimizers
 class Classifier(LightningModule):
     """Trains any network that maps a batch to logits with cross entropy, and reports loss and accuracy.
 
+    To have a trained one in Python: `from lightning_hpc import load`, then `load("runs/…").model`.
+
     Args:
         network: the network; (N, *input_shape) → logits (N, classes), or an output object with `.logits`.
         classes: number of classes; filled in from the data.
