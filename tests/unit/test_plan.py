@@ -277,3 +277,46 @@ def test_a_new_snapshot_stands_beside_the_old_one(root):
         experiment.take_code(root)
     assert experiment.code.name == "code-11"
     assert "first" in (old / "Train.py").read_text() and "second" in (experiment.code / "Train.py").read_text()
+
+
+def test_what_all_runs_share_may_add_settings(root):
+    """As resources do: a job of two nodes is told so."""
+    asked = []
+    found = plan(SPEC, root, extra=lambda settings: asked.append(settings) or {"trainer.num_nodes": 2})
+    assert asked[0]["trainer.max_epochs"] == 1 and asked[0]["model.optimizer.lr"] == 0.003
+    assert found.runs[0].identity != plan(SPEC, root).runs[0].identity  # two nodes have other batches than one
+    assert ({"trainer.num_nodes": 2}, "resources") in found.layers
+    assert plan(SPEC, root, extra=lambda settings: {}).layers == plan(SPEC, root).layers
+
+
+def test_a_code_version_is_one_of_the_settings_of_all_runs(root):
+    versions = [
+        plan({**SPEC, **more}, root) for more in ({}, {"codeversion": 1.5}, {"codeversion": "1.5"}, {"codeversion": 2})
+    ]
+    assert [len({found.runs[0].identity for found in versions[:count]}) for count in (1, 2, 3, 4)] == [1, 2, 2, 3]
+    assert versions[1].layers[-1][0]["codeversion"] == "1.5"
+
+
+def test_a_plan_keeps_its_specification_and_name(root):
+    found = plan(SPEC, root, name="other")
+    assert (found.name, found.specification, found.folder) == ("other", SPEC, Path("runs/other"))
+
+
+def test_names_hold_what_is_not_the_same_in_all_runs(root):
+    grids = [{"note": [1], "data.batch_size": [8]}, {"note": [1], "trial": [3]}, {"note": [1]}]
+    runs = plan({"name": "study", "parameters": {"LIST": grids}}, root).runs
+    assert [run.folder[:-9] for run in runs] == ["000-batch_size=8", "003-base", "000-base"]
+
+
+@pytest.mark.parametrize("trials", [3, 4])
+def test_a_space_with_fewer_runs_than_were_asked_for_is_said(root, trials):
+    space = {"model.optimizer.lr": {"values": [1, 2, 3]}}
+    found = plan({"name": "study", "space": space, "trials": trials}, root)
+    assert len(found.runs) == 3
+    assert ("no more than 3 different runs" in str(found.notes)) == (trials == 4)
+
+
+@pytest.mark.parametrize("name", [7, ["a"], None, "", "a b/../c"])
+def test_a_name_that_is_none_is_refused(root, name):
+    with pytest.raises(SettingsError, match="name"):
+        plan({**SPEC, "name": name}, root)

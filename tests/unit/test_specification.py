@@ -274,3 +274,49 @@ def test_a_file_that_is_no_specification_is_refused(tmp_path, text, message):
     with pytest.raises(SettingsError, match=message) as caught:
         read_specification(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_sweep_file_is_left_to_its_own_schema(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text("method: grid\nparameters: {lr: {values: [1, 2]}}\nearly_terminate: {type: hyperband}\n")
+    assert read_specification(file)["early_terminate"] == {"type": "hyperband"}
+
+
+@pytest.mark.parametrize("key", [{"space": {"lr": {"values": [1]}}}, {"trials": 3}])
+def test_space_and_trials_belong_together(key):
+    with pytest.raises(SettingsError, match="^space and trials belong together"):
+        check_specification(key)
+
+
+def test_two_folds_are_the_fewest():
+    check_specification({"folds": 2})
+    assert len(overlays_of({"folds": 2})) == 2
+    with pytest.raises(SettingsError, match="folds must be at least 2, got 1"):
+        check_specification({"folds": 1})
+
+
+def test_axes_have_the_names_of_what_makes_them():
+    specification = {"search_space": [{"a": 1}], "space": {"b": {"values": [1]}}, "trials": 1, "folds": 2}
+    assert [name for name, _ in read_axes(specification)] == ["search_space", "trials", "folds"]
+    for method in ("grid", "random"):
+        sweep = {"method": method, "run_cap": 1, "parameters": {"lr": {"values": [1]}}}
+        assert read_axes(sweep)[0][0] == {"grid": "grid", "random": "trials"}[method]
+
+
+@pytest.mark.parametrize("form", ["specification", "sweep"])
+def test_the_seed_chooses_the_trials_and_is_0_by_default(form):
+    space = {"lr": {"min": 0.0, "max": 1.0}}
+    base = {"space": space, "trials": 3}
+    if form == "sweep":
+        base = {"method": "random", "parameters": space, "run_cap": 3}
+    drawn = [overlays_of({**base, **seed}) for seed in ({}, {"seed": 0}, {"seed": 1})]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_single_trial_is_enough():
+    assert len(overlays_of({"space": {"lr": {"min": 0.0, "max": 1.0}}, "trials": 1})) == 1
+
+
+def test_an_entry_that_is_no_mapping_is_named():
+    with pytest.raises(SettingsError, match="search_space"):
+        read_axes({"search_space": [3]})
