@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ..files import write_atomically
-from ..results.reading import Results, read
+from ..results.reading import read
 from ..settings.errors import SettingsError
 from ..settings.places import existing
 from .content import now, page_content
@@ -87,7 +87,7 @@ def serve_page(arguments: argparse.Namespace, root: Path) -> int:
 
 def page_of(arguments: argparse.Namespace, root: Path) -> tuple[str, int]:
     """The page as it is now, and the number of its runs."""
-    results = chosen(arguments, root)
+    results = read(*(arguments.folders or [runs_of(root)]), where=arguments.where, last=arguments.last)
     if not len(results):
         print("no runs", file=sys.stderr)
 
@@ -99,9 +99,3 @@ def page_of(arguments: argparse.Namespace, root: Path) -> tuple[str, int]:
     if arguments.where:
         command += f" --where {shlex.quote(arguments.where)}"
     return make_page(page_content(results, title, f"Made {now()} by {command}")), len(results)
-
-
-def chosen(arguments: argparse.Namespace, root: Path) -> Results:
-    """The runs that the command line names."""
-    folders = arguments.folders or [runs_of(root)]
-    return read(*folders, where=arguments.where, last=arguments.last)

@@ -41,7 +41,7 @@ function drawCurves(page, place) {
     range,
     onRange: (limits) => page.set({ range: limits ? limits.map((value) => value.toPrecision(6)).join("_") : "" }),
   });
-  place.append(element("p", { class: "hint" }, hintOf(page, picked, runs, metric)));
+  place.append(element("p", { class: "hint" }, hintOf(page, picked, runs, curves, metric)));
   place.append(legend(lines));
 }
 
@@ -69,9 +69,9 @@ function meanLines(page, runs, curves, axis, weight) {
 }
 
 /** What is not in the chart, and how to use it. */
-function hintOf(page, picked, runs, metric) {
+function hintOf(page, picked, runs, curves, metric) {
   const parts = ["Drag to look closer, double-click to see all."];
-  const without = picked.filter((run) => !curvesOf(page.data, metric).has(run)).length;
+  const without = picked.filter((run) => !curves.has(run)).length;
   if (without) parts.push(`${without} picked runs have no curve of ${metric} in this file.`);
   if (picked.length - without > runs.length) parts.push(`The first ${MOST_LINES} are drawn.`);
   if (page.data.curves_note) parts.push(page.data.curves_note);
