@@ -29,7 +29,8 @@ UNIT_TESTS = {
     "code": ("snapshot", "code_changes"),
     "settings": ("settings", "classes", "errors", "run", "plan"),
     "clusters": ("presets", "own_words"),
-    "slurm": ("submission", "next_wave", "after_run"),
+    "arrays": ("next_wave", "put_back"),
+    "slurm": ("submission", "after_run"),
 }
 TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
 TESTS["survive"] = ["tests/resume", "-m", "not slow"]

@@ -5,13 +5,13 @@ import os
 
 import pytest
 
+from lightning_hpc.arrays import put_back
 from lightning_hpc.failures import Cause, leave_note
 from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.scheduler import jobs, sbatch
 from lightning_hpc.scheduler.commands import LONG_PAUSES, NoAnswer
 from lightning_hpc.scheduler.sbatch import Job
 from lightning_hpc.settings.errors import SettingsError
-from lightning_hpc.slurm import after_run
 from lightning_hpc.slurm.after_run import finish, finish_agent
 
 
@@ -91,8 +91,8 @@ def test_where_requeue_is_forbidden_the_element_is_submitted_anew(slurm, capsys)
 
 
 def test_an_element_of_a_later_array_keeps_its_start_and_its_log(slurm):
-    after_run.submit_again("job.sbatch", ["--run", "/x/100%", "--index", "1003"])
-    after_run.submit_again("job.sbatch", ["--run", "/x/100%", "--index", "3"])
+    put_back.submit_again("job.sbatch", ["--run", "/x/100%", "--index", "1003"])
+    put_back.submit_again("job.sbatch", ["--run", "/x/100%", "--index", "3"])
     first, second = (arguments for arguments, _ in slurm.asked)
     assert first == ["--array=3", "--output=/x/100%%/logs/1000+%a.log", "job.sbatch", "1000"]
     assert second == ["--array=3", "job.sbatch"]
@@ -242,7 +242,7 @@ def test_where_requeue_is_forbidden_the_rest_waits_for_the_canarys_new_job(slurm
     monkeypatch.setattr(jobs, "queue", lambda pauses: parts)
     monkeypatch.setattr(jobs, "wait_for", lambda job, dependency, pauses: updated.append((job, dependency)))
     batch = tmp_path / "canary.sbatch"
-    assert after_run.submit_again(batch, ["--run", str(tmp_path), "--index", "3", "--canary", "true"]) is None
+    assert put_back.submit_again(batch, ["--run", str(tmp_path), "--index", "3", "--canary", "true"]) is None
     assert updated == [("8", "afterok:20"), ("9", "afterok:20")]
-    after_run.submit_again(tmp_path / "job.sbatch", ["--run", str(tmp_path), "--index", "3"])
+    put_back.submit_again(tmp_path / "job.sbatch", ["--run", str(tmp_path), "--index", "3"])
     assert len(updated) == 2

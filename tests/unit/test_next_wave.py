@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from told_slurm import line
 
+from lightning_hpc.arrays.calls import calls_for
+from lightning_hpc.arrays.next_wave import first_wave, note_waves, queue_limits, submit_next_wave
 from lightning_hpc.clusters.placement import resolve
 from lightning_hpc.clusters.presets import Partition, Preset, load
 from lightning_hpc.clusters.resources import Resources
@@ -14,11 +16,10 @@ from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
 from lightning_hpc.experiments.table import advice
 from lightning_hpc.experiments.waves import QueueLimit, read_waves, runs_of, waiting
+from lightning_hpc.scheduler import sbatch
 from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.slurm import after_run
-from lightning_hpc.slurm.calls import calls_for
-from lightning_hpc.slurm.next_wave import first_wave, note_waves, queue_limits, submit_next_wave
 from lightning_hpc.slurm.submission import send_in_waves
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
@@ -109,7 +110,7 @@ def begun(experiment, told, monkeypatch):
     preset = Preset("here", "", "", "", "current", jobs_per_user=8)
     note_waves(experiment, range(12), preset, Resources())
     (call,) = calls_for(experiment, range(8), preset, Resources())
-    experiment.note_job(after_run.sbatch.Job("12"), call)
+    experiment.note_job(sbatch.Job("12"), call)
     assert waiting(experiment) == [8, 9, 10, 11]
     told.says("sbatch", "31")
     return experiment

@@ -60,7 +60,9 @@ MAY_IMPORT = {
     "scheduler": {"settings"},
     "experiments": {"scheduler", "runs", "code", "settings", "files", "locks"},
     "clusters": {"scheduler", "settings", "files"},
+    "arrays": {"clusters", "experiments", "scheduler", "runs", "settings", "notify"},
     "slurm": {
+        "arrays",
         "clusters",
         "experiments",
         "scheduler",

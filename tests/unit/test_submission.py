@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from told_slurm import line
 
+from lightning_hpc.arrays.calls import calls_for, send
 from lightning_hpc.clusters.consequences import cost, trainer_settings
 from lightning_hpc.clusters.presets import Preset
 from lightning_hpc.clusters.resources import Resources
@@ -24,7 +25,6 @@ from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.scheduler.sbatch import Job, array, chunks
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.settings.places import command
-from lightning_hpc.slurm.calls import calls_for, send
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from socket import gethostname
 
+from ..arrays.next_wave import submit_next_wave
+from ..arrays.put_back import element
 from ..clusters import presets
 from ..clusters.comparison import compare, first_preset
 from ..clusters.own_words import ask_cluster
@@ -32,7 +34,6 @@ from ..settings.errors import SettingsError
 from ..settings.flat import find_settings_file
 from ..settings.yaml_files import typed_value
 from . import after_run
-from .next_wave import submit_next_wave
 from .other_jobs import render_files, submit_evaluation
 from .parser import parser
 from .submission import retry, submit_plan
@@ -165,7 +166,7 @@ def announce_end(arguments: argparse.Namespace, root: Path) -> int:
     """`notify`: print how an experiment has ended, and send that to wherever NOTIFY_… says."""
     experiment = Experiment(arguments.folder)
     if "SLURM_JOB_ID" in os.environ:  # where a node has failed, its jobs could not submit the next wave
-        submit_next_wave(experiment, after_run.element(), pauses=())
+        submit_next_wave(experiment, element(), pauses=())
     elements, silence = None, None
     try:
         elements = experiment.queue(PAUSES)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..arrays.calls import show_calls
 from ..clusters import presets
 from ..clusters.placement import resolve
 from ..experiments.experiment import Experiment, clusters_asked
@@ -11,7 +12,6 @@ from ..scheduler import sbatch
 from ..settings.errors import SettingsError
 from .asked import asked_for
 from .batch import BY_HAND, render
-from .calls import show_calls
 
 AGENTS = "sweeps"  # where the batch files of agents go
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arrays.calls import calls_for, notified, send, show_calls
+from ..arrays.next_wave import about_waves, first_wave, note_waves, queue_limits
 from ..clusters.consequences import cost, trainer_settings
 from ..clusters.placement import doubts, resolve
 from ..clusters.presets import Preset
@@ -31,8 +33,6 @@ from ..settings.errors import SettingsError
 from ..settings.places import quoted
 from .asked import asked_for
 from .batch import render
-from .calls import calls_for, notified, send, show_calls
-from .next_wave import about_waves, first_wave, note_waves, queue_limits
 
 
 def agreed(question: str, arguments: argparse.Namespace) -> bool:
