@@ -32,6 +32,7 @@ from lightning_hpc.report.page import make_page  # noqa: E402
 from lightning_hpc.results import Results, read, reading, rows  # noqa: E402
 
 ROWS, METRICS, LAYERS = 60, 24, 110
+LOOKS = 5  # at what has not changed
 
 
 def make_runs(folder: Path, count: int) -> None:
@@ -81,13 +82,13 @@ def cpu(work: Callable[[], object]) -> float:
 
 
 def ours(folder: Path) -> dict[str, float]:
-    """The table, the curves, and the table again."""
+    """The table, the curves, and the table again: of that the best of a few, as it is over in a moment."""
     rows._known.clear()
     reading._latest = None
     kept = {}
     times = {"table": cpu(lambda: kept.update(results=read(folder)) or kept["results"].table)}
     times["curves"] = cpu(lambda: kept["results"].curves)
-    times["table again"] = cpu(lambda: read(folder).table)
+    times["table again"] = min(cpu(lambda: read(folder).table) for _ in range(LOOKS))
     assert len(kept["results"].curves) == len(kept["results"]) * ROWS * METRICS // 2
     return times
 

@@ -6,17 +6,11 @@ import socket
 import struct
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from loopback import Server
 
 PAGE = b"<!DOCTYPE html><html><title>Please log in</title></html>"
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_):
-        """Nothing: clients that are ended drop their connections."""
 
 
 class Misbehaving:

@@ -5,21 +5,11 @@ It knows what comet_ml 3.58 asks for. Everything is answered; what is not known 
 
 import gzip
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-Json = dict[str, Any]
+from loopback import Json, JsonServer
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """Nothing: the client drops connections as it ends."""
-
-
-class CometStandIn:
+class CometStandIn(JsonServer):
     """The server; it runs inside `with CometStandIn() as server:`.
 
     Attributes:
@@ -27,51 +17,14 @@ class CometStandIn:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.experiments: dict[str, Json] = {}
-        self.lock = threading.Lock()
-        stand_in = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if body[:2] == b"\x1f\x8b":
-                    body = gzip.decompress(body)
-                with stand_in.lock:
-                    status, reply = stand_in.handle(self.path, body)
-                data = json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing: the terminal belongs to the tests."""
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.05))
-
-    def __enter__(self) -> "CometStandIn":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.go_away()
-
-    def go_away(self) -> None:
-        """Stop answering, as a server that has broken down; once is enough."""
-        if self.thread.is_alive():
-            self.http.shutdown()
-            self.thread.join()
-            self.http.server_close()
-
-    def handle(self, path: str, body: bytes) -> tuple[int, Json]:
+    def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, Json]:
         """Answer a request: HTTP status, and what is sent as JSON."""
+        if body[:2] == b"\x1f\x8b":
+            body = gzip.decompress(body)
+
         name, _, query = path.partition("?")
         if name.endswith("/logger/add/run"):
             return self.add_run(json.loads(body))

@@ -5,47 +5,16 @@ W&B has a folder of its own, tests/wandb; metrics.csv: tests/resume/test_metrics
 
 import json
 import os
-import signal
 import sqlite3
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Callback
+from disturbing import EVERY_STEP, Disturb, disturbed, log
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-EVERY_STEP = ("--trainer.limit_train_batches=1.0", "--trainer.log_every_n_steps=1")
 QUICK = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.accelerator=cpu")
-
-
-class Disturb(Callback):
-    """Does what the file `disturb` in the working folder says after the tenth batch, once."""
-
-    server = None
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        note = Path("disturb")
-        if batch_idx != 9 or not note.exists():
-            return
-        wish = note.read_text()
-        note.unlink()
-        if wish == "preempt":
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif wish == "crash":
-            raise RuntimeError("the run has a fault")
-        elif wish == "server breaks down":
-            Disturb.server.go_away()
-
-
-def disturbed(wish):
-    Path("disturb").write_text(wish)
-    return f"--trainer.callbacks+={__name__}.Disturb"
-
-
-def log(run):
-    """What the run has said."""
-    return (run.folder / "logs" / "rank-0.log").read_text()
 
 
 # ---- TensorBoard
@@ -66,7 +35,7 @@ def test_tensorboard_has_metrics_and_the_picture(train):
 
 
 def test_tensorboard_continues_in_the_same_folder(train):
-    command = ("fit", "--config=trackers/tensorboard.yaml", disturbed("preempt"), *EVERY_STEP)
+    command = ("fit", "--config=trackers/tensorboard.yaml", disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     run = train(*command)
     assert run.code == 0
@@ -102,7 +71,7 @@ def test_mlflow_has_the_run_by_its_name_with_settings_metrics_and_picture(train,
     )
 
 
-@pytest.mark.parametrize("wish, code, status", [("preempt", 75, "KILLED"), ("crash", 1, "FAILED")])
+@pytest.mark.parametrize("wish, code, status", [("SIGTERM", 75, "KILLED"), ("crash", 1, "FAILED")])
 def test_mlflow_continues_the_same_run_and_has_each_step_once(train, environment, wish, code, status):
     command = (*MLFLOW, disturbed(wish), *EVERY_STEP)
     assert train(*command).code == code
@@ -193,7 +162,7 @@ def test_comet_without_a_key_records_everything_offline(train, environment, caps
 
 
 def test_comet_offline_attempts_are_of_one_experiment(train, environment):
-    command = (*COMET, disturbed("preempt"), *EVERY_STEP)
+    command = (*COMET, disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     run = train(*command)
     assert run.code == 0
@@ -216,7 +185,7 @@ def test_comet_online_has_settings_metrics_and_picture(train, comet):
 
 
 def test_comet_online_continues_the_same_experiment(train, comet):
-    command = (*COMET, disturbed("preempt"), *EVERY_STEP)
+    command = (*COMET, disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     assert [each["others"]["state"] for each in comet.experiments.values()] == ["preempted"]
     assert train(*command).code == 0

@@ -9,14 +9,12 @@ answers the GraphQL operation X, its arguments are the operation's variables.
 import base64
 import json
 import re
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-ENTITY = "researcher"
+from loopback import Json, JsonServer
 
-Json = dict[str, Any]
+ENTITY = "researcher"
 
 
 @dataclass
@@ -51,14 +49,7 @@ class Run:
         return {key: entry["value"] for key, entry in self.config.items() if key != "_wandb"}
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """Nothing: the client drops connections as it ends."""
-
-
-class StandIn:
+class StandIn(JsonServer):
     """The server; it runs inside `with StandIn() as server:`.
 
     Attributes:
@@ -71,52 +62,17 @@ class StandIn:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.runs: dict[str, Run] = {}
         self.keys: set[str] = set()
         self.refused: set[str] = set()
         self.operations: list[str] = []
         self.alerts: list[tuple[str, str]] = []
         self.unhandled: list[str] = []
-        self.lock = threading.Lock()
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with stand_in.lock:
-                    status, reply = stand_in.handle(self.command, self.path, self.headers["Authorization"] or "", body)
-                data = json.dumps(reply).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PUT = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing: the terminal belongs to the tests."""
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.05))
-
-    def __enter__(self) -> "StandIn":
-        self.thread.start()
-        return self
 
     def __exit__(self, *_: Any) -> None:
-        self.go_away()
+        super().__exit__()
         assert not self.unhandled, f"the client asked for what the stand-in does not know: {self.unhandled}"
-
-    def go_away(self) -> None:
-        """Stop answering, as a server that has broken down; once is enough."""
-        if self.thread.is_alive():
-            self.http.shutdown()
-            self.thread.join()
-            self.http.server_close()
 
     def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, Json]:
         """Answer a request: HTTP status, and what is sent as JSON."""

@@ -1,33 +1,9 @@
 """One run that an agent of a W&B sweep has started: which W&B run it is, and what the sweep hears of its end."""
 
-import os
-import signal
-from pathlib import Path
-
 import pytest
 import wandb
-from lightning.pytorch import Callback
+from disturbing import EVERY_STEP, disturbed
 from sweep_stand_in import Sweep, SweepRun
-
-EVERY_STEP = ("--trainer.limit_train_batches=1.0", "--trainer.log_every_n_steps=1")
-
-
-class Disturb(Callback):
-    """Does what the file `disturb` says after the tenth batch, once."""
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx != 9 or not Path("disturb").exists():
-            return
-        wish = Path("disturb").read_text()
-        if wish == "crash":
-            raise RuntimeError("the run has a fault")
-        Path("disturb").unlink()
-        os.kill(os.getpid(), signal.Signals[wish])
-
-
-def disturbed(wish):
-    Path("disturb").write_text(wish)
-    return f"--trainer.callbacks+={__name__}.Disturb"
 
 
 @pytest.fixture

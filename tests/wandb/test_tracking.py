@@ -1,7 +1,5 @@
 """Runs in W&B, recorded by the real client: one run per identity, whatever happens to the server or to the run."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,49 +7,12 @@ from pathlib import Path
 
 import pytest
 import wandb
-from lightning.pytorch import Callback
-
-from lightning_hpc.processes import descendants
-
-EVERY_STEP = ("--trainer.limit_train_batches=1.0", "--trainer.log_every_n_steps=1")
-
-
-class Disturb(Callback):
-    """Does what the file `disturb` in the working folder says after the tenth batch, once."""
-
-    server = None
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        note = Path("disturb")
-        if batch_idx != 9 or not note.exists():
-            return
-        wish = note.read_text()
-        note.unlink()
-        if wish == "preempt":
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif wish == "crash":
-            raise RuntimeError("the run has a fault")
-        elif wish == "service dies":
-            for pid in descendants(os.getpid()):
-                if "wandb" in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGKILL)
-        elif wish == "server breaks down":
-            Disturb.server.go_away()
-
-
-def disturbed(wish):
-    Path("disturb").write_text(wish)
-    return f"--trainer.callbacks+={__name__}.Disturb"
+from disturbing import EVERY_STEP, Disturb, disturbed, log
 
 
 def restart():
     """What a new process would find: a client that knows nothing."""
     wandb.teardown()
-
-
-def log(run):
-    """What the run has said: all of it is in its log file, too."""
-    return (run.folder / "logs" / "rank-0.log").read_text()
 
 
 def offline_runs(run):
@@ -84,7 +45,7 @@ def test_the_picture_of_cka_is_online(train, server, key):
 
 
 def test_a_preempted_run_continues_in_the_same_run_with_continuous_steps(train, server, key):
-    command = ("fit", disturbed("preempt"), *EVERY_STEP)
+    command = ("fit", disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     (online,) = server.runs.values()
     before = len(online.history)
@@ -136,7 +97,7 @@ def test_without_a_key_the_run_is_offline_and_one_line_says_how_to_sync(train, s
 
 def test_offline_attempts_are_synced_into_one_run_with_continuous_steps(train, server, wandb_env, key):
     wandb_env.setenv("WANDB_MODE", "offline")  # as on a node without internet, where there may be a key
-    command = ("fit", disturbed("preempt"), *EVERY_STEP)
+    command = ("fit", disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     restart()
     run = train(*command)

@@ -6,10 +6,11 @@ at comes first, and the page says what was left out.
 
 import datetime
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..results.reading import Results
-from ..results.repetitions import SHORT_NAMES
+from ..results.repetitions import SHORT_NAMES, other_settings, repetitions
 from ..results.rows import AFTER, Row
 from ..results.summary import plain
 from .pictures import pick_curves, pick_maps, short
@@ -30,7 +31,7 @@ def page_content(results: Results, title: str, made: str) -> dict[str, Any]:
         made: a line for the foot of the page: when and how it was made.
     """
     table = results.table
-    groups, group_names = repetitions(results)
+    groups, group_names = groups_of_runs(results)
     order = by_interest(table)
     curves = pick_curves(results, order)
 
@@ -88,7 +89,7 @@ def is_missing(row: Row, name: str) -> bool:
     """True if a run has no value in a column, as opposed to one that is NaN, for which status.json has null."""
     if name.removesuffix(" (metric)") in row.metrics:
         return False
-    return row.settings.get(name, row.changes.get(name)) is None
+    return row.setting(name) is None
 
 
 def cell_of(value: Any) -> Any:
@@ -135,26 +136,21 @@ def same_settings(results: Results) -> dict[str, Any]:
     return {key: cell_of(plain(value)) for key, value in first.items() if key not in results.different}
 
 
-def repetitions(results: Results) -> tuple[list[int], dict[int, str]]:
+def groups_of_runs(results: Results) -> tuple[list[int], dict[int, str]]:
     """Which runs differ only in trial, fold or seed.
 
     Returns:
         for each run the number of its group, and for each group of several what they have in common, for a person.
     """
-    repeated = {"seed_everything", *(key for keys in SHORT_NAMES.values() for key in keys)}
-    keys = [key for key in results.settings if key not in repeated]
-    shown = [key for key in keys if key in results.different]
-    numbers: dict[tuple[str, ...], int] = {}
-    groups: list[int] = []
-    names: dict[int, str] = {}
+    groups = repetitions(results, SHORT_NAMES).ngroup().tolist()
+    shown = [key for key in other_settings(results, SHORT_NAMES) if key in results.different]
 
-    for folder, row in zip(results.folders, results.rows, strict=True):
-        values = {key: row.settings.get(key, row.changes.get(key)) for key in keys}
-        number = numbers.setdefault((folder.parent.name, *map(repr, values.values())), len(numbers))
-        if number < len(numbers) - 1 or number in groups[-1:]:
-            words = [f"{key.rpartition('.')[2]}={values[key]}" for key in shown]
+    names: dict[int, str] = {}
+    sizes = Counter(groups)
+    for number, folder, row in zip(groups, results.folders, results.rows, strict=True):
+        if sizes[number] > 1 and number not in names:
+            words = [f"{key.rpartition('.')[2]}={row.setting(key)}" for key in shown]
             names[number] = " ".join([folder.parent.name, *words])
-        groups.append(number)
     return groups, names
 
 

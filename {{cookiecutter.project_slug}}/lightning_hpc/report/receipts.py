@@ -91,7 +91,7 @@ def with_receipts(
     }
     if names:
         # The rows of `over` are numbered in the order of its groups.
-        groups = repetitions(results, names)["identity"].agg(tuple)
+        groups = repetitions(results, names, "done")["identity"].agg(tuple)
         identities = dict(enumerate(groups.tolist()))
 
     receipts = {}

@@ -1,6 +1,6 @@
 """Repetitions of the same run, over trials or folds, as one row: mean, standard deviation and number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..settings.errors import SettingsError, did_you_mean
@@ -30,7 +30,12 @@ def over(results: Results, names: Sequence[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    groups = repetitions(results, names)
+    for name in names:
+        if not set(SHORT_NAMES.get(name, (name,))) & set(results.settings):
+            near = did_you_mean(name, {*SHORT_NAMES, *results.settings})
+            raise SettingsError(f"--over {name}: the runs don't differ in such a setting{near}")
+
+    groups = repetitions(results, names, "done")
     columns = {"n": groups.size()}
     for name in results.metrics:
         label = f"{name} (metric)" if f"{name} (metric)" in results.table else name
@@ -40,24 +45,23 @@ def over(results: Results, names: Sequence[str]) -> "pd.DataFrame":
     return pd.DataFrame(columns).reset_index()
 
 
-def repetitions(results: Results, names: Sequence[str]) -> "DataFrameGroupBy":
-    """The table of the runs that are done, grouped by all settings but these.
+def repetitions(results: Results, names: Iterable[str], state: str | None = None) -> "DataFrameGroupBy":
+    """The table of the runs, grouped by all settings but these.
 
     Args:
         results: the runs.
         names: trial, fold, or short keys of settings.
-
-    Raises:
-        SettingsError: there is no such setting.
+        state: only the runs in this state.
     """
-    for name in names:
-        if not set(SHORT_NAMES.get(name, (name,))) & set(results.settings):
-            near = did_you_mean(name, {*SHORT_NAMES, *results.settings})
-            raise SettingsError(f"--over {name}: the runs don't differ in such a setting{near}")
-
-    table = results.table[results.table["state"] == "done"]
-    repeated = {key for name in names for key in SHORT_NAMES.get(name, (name,))}
-    keys = ["experiment", *(key for key in results.settings if key not in repeated)]
+    table = results.table
+    if state is not None:
+        table = table[table["state"] == state]
 
     # A setting that some runs don't have is a combination of its own, not a reason to leave them out.
-    return table.groupby(keys, dropna=False, sort=False)
+    return table.groupby(["experiment", *other_settings(results, names)], dropna=False, sort=False)
+
+
+def other_settings(results: Results, names: Iterable[str]) -> list[str]:
+    """Short keys of all settings in the table but these, for which `trial` and `fold` may stand."""
+    repeated = {key for name in names for key in SHORT_NAMES.get(name, (name,))}
+    return [key for key in results.settings if key not in repeated]

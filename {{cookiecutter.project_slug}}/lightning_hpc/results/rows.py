@@ -76,6 +76,10 @@ class Row:
             self.reason = f"{name} can't be read: {error}"
             return {}
 
+    def setting(self, key: str) -> Any:
+        """A setting by its short key; None if the run has none of this name."""
+        return self.settings.get(key, self.changes.get(key))
+
     def seed_is_trial(self) -> bool:
         """True if the seed says nothing that the trial does not say."""
         return self.settings.get("seed_everything", 0) == self.changes.get("trial", 0)
@@ -90,15 +94,13 @@ class Row:
 
 def rows_of(folders: Sequence[Path]) -> list[Row]:
     """What is known of each folder; those whose files are as they were are not read again."""
-    marks = signatures(folders, FILES)
-    changed = []
-    for folder, mark in zip(folders, marks, strict=True):
+    changed = {}
+    for folder, mark in zip(folders, signatures(folders, FILES), strict=True):
         known = _known.get(folder)
         if known is None or known[0] != mark:
-            changed.append(folder)
+            changed[folder] = mark
 
     # The signature was taken before reading: what changes in between is read again at the next look.
-    marks_of = dict(zip(folders, marks, strict=True))
-    for files in read_runs(changed, FILES):
-        _known[files.folder] = (marks_of[files.folder], Row(files))
+    for files in read_runs(list(changed), FILES):
+        _known[files.folder] = (changed[files.folder], Row(files))
     return [_known[folder][1] for folder in folders]

@@ -61,7 +61,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 def runs_below(folder: Path, levels: int, links: list[Path]) -> list[Path]:
     """The run folders in a folder and so many levels below it; those that are links are added to `links`, too."""
-    if (folder / STATUS).exists():
+    if os.path.exists(f"{folder}/{STATUS}"):  # to make a Path of it takes longer than to look
         return [folder]
     if levels == 0:
         return []
@@ -74,8 +74,9 @@ def runs_below(folder: Path, levels: int, links: list[Path]) -> list[Path]:
 
     runs = []
     for entry in sorted(found, key=lambda entry: entry.name):
-        below = runs_below(folder / entry.name, levels - 1, links)
-        if entry.is_symlink() and below == [folder / entry.name]:
+        place = folder / entry.name
+        below = runs_below(place, levels - 1, links)
+        if entry.is_symlink() and below == [place]:
             links += below
         runs += below
     return runs
@@ -84,9 +85,10 @@ def runs_below(folder: Path, levels: int, links: list[Path]) -> list[Path]:
 def signature(folder: Path, names: Sequence[str]) -> Signature:
     """Time, size and number of files in a folder: while they are the same, so is what is in the files."""
     marks = []
+    start = f"{folder}/"
     for name in names:
         try:
-            stat = os.stat(f"{folder}/{name}")
+            stat = os.stat(start + name)
             marks.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
         except OSError:
             marks.append((0, 0, 0))

@@ -77,7 +77,7 @@ class Summary:
             columns[name] = [cell[name] for cell in cells]
 
         for key in self.settings:
-            columns[key] = [plain(row.settings.get(key, row.changes.get(key))) for row in self.rows]
+            columns[key] = [plain(row.setting(key)) for row in self.rows]
         for name in self.metrics:
             label = f"{name} (metric)" if name in columns or name in AFTER else name
             columns[label] = [row.metrics.get(name) for row in self.rows]
