@@ -246,3 +246,23 @@ def test_where_requeue_is_forbidden_the_rest_waits_for_the_canarys_new_job(slurm
     assert updated == [("8", "afterok:20"), ("9", "afterok:20")]
     put_back.submit_again(tmp_path / "job.sbatch", ["--run", str(tmp_path), "--index", "3"])
     assert len(updated) == 2
+
+
+@pytest.mark.parametrize("state, fails", [("time limit", True), ("preempted", False)])
+def test_a_slice_without_progress_ends_the_run(slurm, run, capsys, state, fails):
+    """One that was preempted had no whole slice."""
+    where = run(state=state, step=40, attempt_step=40, start_seconds=71.25)
+    assert finish(*where, max_requeues=5, sliced="30:00") == (1 if fails else 75)
+    assert slurm.asked == ([] if fails else ["7_3"])
+    if fails:
+        assert run.status()["state"] == "failed"
+        assert run.status()["reason"].startswith("no progress in a slice of 30:00: still at step 40. It has to hold a")
+        assert "(a start took 71.2 s)" in capsys.readouterr().err
+
+
+def test_a_slice_with_progress_is_followed_by_another(slurm, run):
+    where = run(state="time limit", step=41, attempt_step=40)
+    assert finish(*where, max_requeues=5, sliced="30:00") == 76 and slurm.asked == ["7_3"]
+    # Without slices, a job may have had little time: two of them decide, when the run is started again.
+    where = run(state="time limit", step=40, attempt_step=40)
+    assert finish(*where, max_requeues=5) == 76 and slurm.asked == ["7_3", "7_3"]

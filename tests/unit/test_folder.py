@@ -103,6 +103,12 @@ def test_two_restarts_without_progress_are_enough(folder, monkeypatch):
     )
 
 
+def test_a_run_that_began_late_in_a_job_that_was_put_back_has_its_chance(folder, monkeypatch):
+    """A trial in an agent's job: its first start is the job's third, and the second has a whole job's time."""
+    assert [restart(folder, number, monkeypatch) for number in (2, 3)] == [None, None]
+    assert "still at step 0" in restart(folder, 4, monkeypatch)
+
+
 def test_the_first_restart_may_be_without_progress(folder, monkeypatch):
     assert [restart(folder, number, monkeypatch) for number in (0, 1)] == [None, None]
     assert "still at step 0" in restart(folder, 2, monkeypatch)

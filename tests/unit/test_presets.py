@@ -224,7 +224,7 @@ def test_wrong_values_name_the_key(request_, words):
 
 
 def test_the_table_describes_every_key_once():
-    assert set(KEYS) == set(Resources.__dataclass_fields__) - {"seconds", "mail_by_job"}
+    assert set(KEYS) == set(Resources.__dataclass_fields__) - {"seconds", "slice_seconds", "mail_by_job"}
     assert all(known.help and callable(known.read) for known in KEYS.values())
     names = [name for own, known in KEYS.items() for name in known.sbatch]
     assert len(names) == len(set(names)) and not set(names) & (SBATCH_OPTIONS | set(TAKEN))

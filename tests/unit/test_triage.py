@@ -57,6 +57,7 @@ WORKER = "FileNotFoundError: Caught FileNotFoundError in DataLoader worker proce
         ("job 45 ended on node7 before Train.py began: line 9: module: command not found", "import"),
         ("job 45 ended on node7 before Train.py began: venv/bin/activate: No such file or directory", "import"),
         ("its job has ended: TIMEOUT", "time"),
+        ("no progress in a slice of 30:00: still at step 40. It has to hold a start", "time"),
         ("put back into the queue 50 times, which is max_requeues", "time"),
         (NO_PROGRESS, "time"),
         ("its job has ended: CANCELLED by 0", "cancelled"),

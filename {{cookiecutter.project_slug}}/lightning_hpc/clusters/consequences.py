@@ -1,5 +1,6 @@
 """What follows from the resources that a job gets: what it may cost, and on how many devices it trains."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,10 @@ from .resources import Resources
 
 
 def cost(count: int, resources: Resources) -> str:
-    """What the runs may use at most: `108 runs × 2 GPUs × 12 h = 2,592 GPU-hours, 10 at a time`."""
+    """What the runs may use at most: `108 runs × 2 GPUs × 12 h = 2,592 GPU-hours at most, 10 at a time`.
+
+    In slices the time is an estimate, since a run goes on from one to the next until it is done.
+    """
     runs = f"{count} run{'s' * (count != 1)}"
     limited = resources.throttle and resources.throttle < count
     at_once = f", {resources.throttle} at a time" if limited else ""
@@ -22,7 +26,11 @@ def cost(count: int, resources: Resources) -> str:
         what, number = "CPU", resources.nodes * resources.tasks * (resources.cpus or 1)
     total = count * number * hours
     share = f"{number} {what}{'s' * (number != 1)} × {rounded(hours)} h"
-    return f"{runs} × {share} = {rounded(total)} {what}-hours at most{at_once}"
+    if not resources.slice_seconds:
+        return f"{runs} × {share} = {rounded(total)} {what}-hours at most{at_once}"
+    length, number = resources.slice_seconds / 3600, math.ceil(resources.seconds / resources.slice_seconds)
+    slices = f"in slices of {rounded(length)} h, about {number} a run"
+    return f"{runs} × {share} = {rounded(total)} {what}-hours as estimated, {slices}{at_once}"
 
 
 def rounded(number: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from ..settings.errors import SettingsError, did_you_mean
 from .presets import CLUSTERS, PROJECT_RESOURCES, Partition, Preset, seconds
 from .resources import LONGEST_NOTICE, Resources, read_resources
+from .slices import cut_in_slices, job_limit
 
 # sbatch's options that take the place of one of our keys: SLURM accepts only one of both.
 IN_PLACE_OF = {"mem-per-cpu": "memory", "mem-per-gpu": "memory", "cpus-per-gpu": "cpus"}
@@ -30,6 +31,7 @@ def resolve(preset: Preset, asked: Mapping[str, Any], array: int | None = None, 
     given = with_defaults(preset, asked)
     if "time" in given:
         given["seconds"] = seconds(given["time"])
+    cut_in_slices(given)
     if not partial:
         check_required(preset, given)
     check_environment(given.get("environment", {}))
@@ -53,8 +55,9 @@ def resolve(preset: Preset, asked: Mapping[str, Any], array: int | None = None, 
         given["mail_by_job"] = "mail" in given
     # One process per GPU, as Lightning expects; and a short job is told later, so that it gets to train at all.
     given.setdefault("tasks", given.get("gpus") or 1)
-    if "seconds" in given:
-        given.setdefault("signal_seconds", min(LONGEST_NOTICE, given["seconds"] // 5))
+    _, limit = job_limit(given)
+    if limit:
+        given.setdefault("signal_seconds", min(LONGEST_NOTICE, limit // 5))
     return Resources(**given)
 
 
@@ -240,8 +243,9 @@ def misfit(limits: Partition, given: Mapping[str, Any]) -> str | None:
     gpus, nodes = given.get("gpus", 0), given.get("nodes", 1)
 
     # What is not known of a partition is not checked: SLURM will say.
-    if limits.time and given.get("seconds", 0) > seconds(limits.time):
-        return f"time {given['time']} is over its limit, ask for at most {limits.time} (a run continues after it)"
+    key, limit = job_limit(given)
+    if limits.time and limit > seconds(limits.time):
+        return f"{key} {given[key]} is over its limit, ask for at most {limits.time} (a run continues after it)"
     if gpus < limits.min_gpus:
         return f"gpus must be at least {limits.min_gpus}"
     if gpus and limits.gpus is not None and (problem := gpu_misfit(limits.gpus, gpus, given.get("gpu_type"))):

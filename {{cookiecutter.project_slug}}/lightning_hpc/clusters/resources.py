@@ -59,6 +59,7 @@ class Resources:
 
     Attributes:
         seconds: `time` in seconds; None: as long as the partition allows.
+        slice_seconds: `slice` in seconds; None: a job gets all of the time.
         mail_by_job: a job of its own has to send that mail, because the cluster rejects arrays with mail options.
     """
 
@@ -72,6 +73,7 @@ class Resources:
     cpus: int | None = key("CPUs per task", whole_number(1), "cpus-per-task")
     memory: str | None = key("memory per node with a unit, such as 16G; 0: all of it", memory_size, "mem")
     time: str | None = key('time limit: minutes, "H:MM:SS" or "D-HH:MM:SS"', time_limit, "time")
+    slice: str | None = key("time limit of each job where a run is to go on from one short job to the next", time_limit)
     begin: str | None = key("when to start at the earliest: now+1hour, 2026-02-03T04:05", moment, "begin")
     mail: str | None = key("address that hears when the job, or the whole array, has ended", address, "mail-user")
     throttle: int | None = key("most array elements at a time", whole_number(1))
@@ -89,6 +91,7 @@ class Resources:
     max_requeues: int = key("how often a run may be started again by itself", whole_number(0), default=50)
 
     seconds: int | None = None
+    slice_seconds: int | None = None
     mail_by_job: bool = False
 
 

@@ -68,8 +68,8 @@ CAUSES = (
     Cause(
         "time",
         "the time was not enough to get further",
-        "{retry} --time with more than before, or save more often: checkpoints.every_n_minutes",
-        r"no progress between|max_requeues|TIMEOUT|time limit|DEADLINE",
+        "{retry} --time (or --slice) with more than before, or save more often: checkpoints.every_n_minutes",
+        r"no progress|max_requeues|TIMEOUT|time limit|DEADLINE",
     ),
     Cause(
         "cancelled",

@@ -183,18 +183,20 @@ class RunFolder:
             return resume
         return before.get("resume") or "auto"
 
+    def advanced(self) -> bool:
+        """True if the last attempt has saved a later step than the one from which it resumed."""
+        status = self.status()
+        return status.get("step", 0) > status.get("attempt_step", 0)
+
     def stuck(self) -> str | None:
         """Why a run must not be restarted once more: its last attempt, itself a restart, has saved nothing new."""
+        # A single restart says nothing, the job may have begun just before its end; so may a trial in an agent's job.
+        # After a submission by hand, or where attempts are missing, the count does not fit: the run gets its chance.
         before = self.status()
-        step = before.get("step", 0)
-
-        # A single restart says nothing, the job may have begun just before its end. After a submission by hand, or
-        # where attempts are missing, the count does not fit, and the run gets its chance.
-        follows_a_restart = restarts() >= 2 and before.get("restarts") == restarts() - 1
-        has_saved = step > before.get("attempt_step", 0)
-        if has_saved or not follows_a_restart:
+        is_restart = before.get("attempt", 1) >= 2 and before.get("restarts") == restarts() - 1
+        if self.advanced() or not is_restart or restarts() < 2:
             return None
-
+        step = before.get("step", 0)
         return f"no progress between two restarts: still at step {step}. A longer time limit may help, or more memory"
 
     def end(self, state: str, reason: str | None = None, **fields: Any) -> int:

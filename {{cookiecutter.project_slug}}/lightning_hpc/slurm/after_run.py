@@ -8,8 +8,9 @@ through many folders, so there it is the agent's exit code.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..arrays.next_wave import submit_next_wave
 from ..arrays.put_back import NotPutBack, element, put_back
@@ -30,12 +31,14 @@ ENDED = frozenset(
 )
 
 
-def finish(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
+def finish(
+    arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None, sliced: str | None = None
+) -> int:
     """Put a run that was stopped back into the queue; after one that has ended, submit the next wave if it is due.
 
     Args, returns: see `end_of_run`.
     """
-    code = end_of_run(arguments, root, max_requeues, resubmit)
+    code = end_of_run(arguments, root, max_requeues, resubmit, sliced)
     if code in (EXIT_CODES["done"], EXIT_CODES["failed"]):
         make_room(arguments)
     return code
@@ -65,7 +68,9 @@ def make_room(arguments: Sequence[str]) -> None:
         submit_next_wave(experiment, element())
 
 
-def end_of_run(arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None) -> int:
+def end_of_run(
+    arguments: Sequence[str], root: Path, max_requeues: int, resubmit: Path | None = None, sliced: str | None = None
+) -> int:
     """Put a run that was stopped back into the queue.
 
     Args:
@@ -73,6 +78,8 @@ def end_of_run(arguments: Sequence[str], root: Path, max_requeues: int, resubmit
         root: the folder of the code.
         max_requeues: how often the run may be put back; then it counts as failed.
         resubmit: the batch file, to be submitted anew where requeue is forbidden.
+        sliced: how long this job was allowed to be, where the run goes on from one short job to the next; None: it had
+            all of the run's time.
 
     Returns:
         the job's exit code.
@@ -95,6 +102,8 @@ def end_of_run(arguments: Sequence[str], root: Path, max_requeues: int, resubmit
     if state == "running":
         state = "preempted"
         folder.update(state=state, reason="killed without a word: out of memory, or a node has failed")
+    if sliced and state == "time limit" and not folder.advanced():
+        return give_up(folder, no_progress(status, sliced))
 
     try:
         problem = put_back(state, arguments, max_requeues, resubmit)
@@ -149,6 +158,22 @@ def never_began(folder: RunFolder) -> int:
     except SettingsError as error:
         print(f"error: this job has not begun: {error}", file=sys.stderr)
         return EXIT_CODES["failed"]
+
+
+def no_progress(status: Mapping[str, Any], sliced: str) -> str:
+    """Why a run that has saved nothing new in a whole slice has failed.
+
+    Args:
+        status: the run's status.json.
+        sliced: how long the slice was.
+    """
+    measured = ""
+    if status.get("start_seconds") is not None:
+        measured = f" (a start took {status['start_seconds']:.3g} s)"
+    return (
+        f"no progress in a slice of {sliced}: still at step {status.get('step', 0)}. It has to hold a start{measured}, "
+        "a save, and a whole validation or test: ask for a longer --slice"
+    )
 
 
 def give_up(folder: RunFolder, reason: str) -> int:

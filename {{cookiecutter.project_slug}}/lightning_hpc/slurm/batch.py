@@ -91,6 +91,7 @@ def render(
         python="python" if activate else python,
         srun=f"srun --wait={WAIT}",
         file=file,
+        slice=resources.slice if kind in SIGNALS else None,
         missing=" ".join(f"--{key}=…" for key in preset.required if not getattr(resources, key)),
     )
 
@@ -120,6 +121,8 @@ def options(preset: Preset, resources: Resources, kind: str, name: str, experime
             values |= gpu_options(preset, resources)
         elif own == "mail":
             values |= mail_options(preset, resources, kind)
+        elif own == "time":
+            values["time"] = resources.slice or resources.time
         elif known.sbatch:
             values[known.sbatch[0]] = getattr(resources, own)
     if kind in SIGNALS:

@@ -208,7 +208,7 @@ def end_of_job(arguments: argparse.Namespace, root: Path) -> int:
     rest = [argument for argument in arguments.arguments if argument != "--"]
     if arguments.agent is not None:
         return after_run.finish_agent(arguments.agent, rest, arguments.max_requeues, arguments.resubmit)
-    return after_run.finish(rest, root, arguments.max_requeues, arguments.resubmit)
+    return after_run.finish(rest, root, arguments.max_requeues, arguments.resubmit, arguments.slice)
 
 
 COMMANDS = dict(

@@ -10,7 +10,7 @@ from ..experiments.experiment import Experiment, clusters_asked
 from ..files import write_atomically
 from ..scheduler import sbatch
 from ..settings.errors import SettingsError
-from .asked import asked_for
+from .asked import about_slices, asked_for
 from .batch import BY_HAND, render
 
 AGENTS = "sweeps"  # where the batch files of agents go
@@ -29,7 +29,7 @@ def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
         pass  # a run that was started by hand
 
     preset, asked = asked_for(arguments, root, earlier)
-    resources = resolve(preset, asked)
+    resources = resolve(preset, {**asked, "slice": None})  # a test does not go on where it was
     text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
     file = run / "logs" / "test.sbatch"
     call = [str(file), "test", "--run", str(run)]
@@ -80,6 +80,8 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, fo
     preset = presets.choose(cluster, root)
     asked = presets.project_resources(root)
     resources = resolve(preset, asked, array=count)
+    for line in about_slices(resources, root / "runs"):
+        print(line)
     file = root / folder / f"{Path(sweep_id).name}.sbatch"
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, render(preset, resources, "agent", root.name, file=file))

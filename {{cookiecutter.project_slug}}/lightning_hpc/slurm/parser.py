@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("name", nargs="?", metavar="NAME", help="a preset, or a new name; left out: the project's cluster")
     sub = command("finish", "(called by batch files) put a stopped run back into the queue", "--max_requeues")
     sub.add_argument("--resubmit", type=Path, metavar="FILE")
+    sub.add_argument("--slice", metavar="TIME", help="of a run that is cut in slices: how long this one was")
     sub.add_argument("--agent", type=int, metavar="CODE", help="of a sweep's agent: its exit code")
     sub.add_argument("arguments", nargs=argparse.REMAINDER)
     command("notify", "(called by batch files) say how an experiment has ended", "folder")

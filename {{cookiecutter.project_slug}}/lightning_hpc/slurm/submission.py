@@ -31,7 +31,7 @@ from ..scheduler.commands import PAUSES
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
 from ..settings.places import quoted
-from .asked import asked_for
+from .asked import about_slices, asked_for
 from .batch import render
 
 
@@ -51,6 +51,7 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     resources = resolve(preset, asked, array=2)  # refused before the plan, which takes longer
     planned = plan(spec, root, arguments.name, lambda settings: trainer_settings(resources, settings, asked))
     notes = [*planned.notes, *notes_on_code(root, planned.folder.parent), *doubts(preset, resources)]
+    notes += about_slices(resources, planned.folder.parent, planned.name)
     print("\n".join([planned.summary(), *notes]))
     if not arguments.no_check:
         check_plan(planned)
@@ -154,7 +155,10 @@ def submit_again(
     experiment.check_writable(todo)
 
     print(f"to submit: {sbatch.array(todo, None)}; {cost(len(todo), resources)}")
-    for line in doubts(preset, resources):
+    for line in [
+        *doubts(preset, resources),
+        *about_slices(resources, experiment.folder.parent, experiment.folder.name),
+    ]:
         print(line)
     if arguments.dry_run:
         now = first_wave(todo, preset, resources, elements)

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ..attempts.start_up import StartUp
 from ..data.module import KeepSplit
 from ..failures import may_fail
 from ..modules.adapt import adapt, compile_networks
@@ -153,7 +154,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
 
     # A folder that is another process's by now must get nothing more.
     if training and rank_zero_only.rank == 0:
-        callbacks.append(FolderIsThere(run.folder))
+        callbacks += [FolderIsThere(run.folder), StartUp(run.folder)]
 
     # Trackers have the settings, and the folder has the split, before anything is measured.
     if training:
@@ -202,7 +203,7 @@ def chosen_callbacks(cli: CLI, shows_bar: bool) -> list[Callback]:
 def note_checkpoint(folder: RunFolder, checkpoints: Checkpoints, entry: dict[str, Any]) -> None:
     """Write into status.json how far the newest checkpoint is. From now on a restart resumes from it."""
     best = checkpoints.best
-    place = dict(step=entry["step"], epoch=entry["epoch"], resume=None)
+    place = dict(step=entry["step"], epoch=entry["epoch"], resume=None, save_seconds=entry["seconds"])
     folder.update(**place, monitor=best.monitor, mode=best.direction, best=best.value)
 
 
