@@ -123,6 +123,12 @@ def test_a_run_is_loaded_for_looking_into_it(train, project, tmp_path, monkeypat
     with pytest.raises(SettingsError, match="nowhere"):
         load("runs/nowhere", root=project)
 
+    # Lightning's own way makes the same model.
+    from my_research_project.model import Classifier
+
+    own = Classifier.load_from_checkpoint(run.folder / "checkpoints" / "best.ckpt").state_dict()
+    assert all(torch.equal(own[name], value) for name, value in loaded.model.state_dict().items())
+
     # A notebook in a folder of the project's names runs as one does in the project's.
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")

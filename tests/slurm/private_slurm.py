@@ -231,6 +231,11 @@ class PrivateSlurm:
 
     def clear(self) -> None:
         """Cancel all jobs and wait until none is left."""
+        # A job that was on a node without a slurmd would be completing for ever.
+        for node in NODES:
+            if node in self.daemons and self.daemons[node].poll() is not None:
+                self.revive_node(node)
+
         user = getpass.getuser()
         for job in self.run("squeue", "-h", "--user", user, "-o", "%A", check=False).split():
             self.run("scontrol", "update", f"JobId={job}", "Requeue=0", check=False)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class RecordSettings(Callback):
-    """Sends the resolved settings to every tracker when training starts."""
+    """Sends the settings to every tracker, and keeps the model's in checkpoints, for `Model.load_from_checkpoint`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -34,6 +34,12 @@ class RecordSettings(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for tracker in trainer.loggers:
             tracker.log_hyperparams(self.settings)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # By this name Lightning finds what makes objects of class paths. What a model has saved itself stays.
+        arguments = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+        arguments.update(self.settings["model"].get("init_args") or {})
+        checkpoint.setdefault(pl_module.CHECKPOINT_HYPER_PARAMS_KEY, arguments)
 
 
 class BestSoFar(Callback):
