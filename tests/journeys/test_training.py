@@ -155,6 +155,25 @@ def test_the_use_of_the_cores_is_logged(train):
     assert "usage/gpu_percent" not in run.rows[0] or torch.cuda.is_available()
 
 
+def test_a_gpus_use_is_the_mean_of_what_it_has_said(monkeypatch):
+    """With answers made up, since no GPU need be here; one that can't answer is not asked again."""
+    from lightning_hpc.training import usage
+
+    answers = iter([40, 80])
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(answers))
+    monkeypatch.setattr(usage, "EVERY", 0.0)
+    gpu, measured = torch.device("cuda", 0), usage.Usage()
+    measured.start()
+    measured.look(torch.device("cpu"))
+    for _ in range(3):
+        measured.look(gpu)  # the third time: an error
+    assert measured.values()["usage/gpu_percent"] == 60
+
+    measured.start()
+    measured.look(gpu)
+    assert "usage/gpu_percent" not in measured.values()
+
+
 def test_cpu_time_counts_processes_that_run_and_those_that_have_ended():
     from lightning_hpc.training.usage import cpu_seconds
 

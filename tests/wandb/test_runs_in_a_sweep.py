@@ -1,5 +1,7 @@
 """One run that an agent of a W&B sweep has started: which W&B run it is, and what the sweep hears of its end."""
 
+import json
+
 import pytest
 import wandb
 from disturbing import EVERY_STEP, disturbed
@@ -29,6 +31,15 @@ def test_the_run_is_the_sweeps_and_its_checkpoints_are_found_by_identity(train, 
     assert online.settings["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
     assert online.summary["val/loss_best"] == pytest.approx(min(run.column("val/loss")))
     assert isinstance(online.summary["val/loss_best"], float)  # Bayesian search needs a number
+
+
+def test_the_run_is_tested_at_its_end(train, server, member):
+    run = train("fit", "--then=test")
+    assert run.code == 0 and member.state == "finished"
+    tested = json.loads((run.folder / "test.json").read_text())
+    (online,) = server.runs.values()
+    assert online.summary["test/acc"] == pytest.approx(tested["test/acc"])
+    assert online.summary["val/loss_best"] == pytest.approx(min(run.column("val/loss")))
 
 
 def test_a_run_that_ends_because_its_agent_leaves_comes_back_and_goes_on(train, server, member, tmp_path):

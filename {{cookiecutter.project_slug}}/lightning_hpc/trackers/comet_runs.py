@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
+from ..settings.places import quoted
 from .tracker import Tracker, key_of
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class Comet(Tracker, Logger):
     def where(self) -> str | None:
         if self._experiment is None:
             return None
-        return self._experiment.url or f"comet upload {self._save_dir}/comet/*/*.zip"
+        return self._experiment.url or f"comet upload {quoted(self._save_dir)}/comet/*/*.zip"
 
     @rank_zero_only
     def finish(self, code: int) -> None:

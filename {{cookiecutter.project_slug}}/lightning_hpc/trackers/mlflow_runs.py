@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
+from ..settings.places import quoted
 from .tracker import Tracker, key_of
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class MLflow(Tracker, Logger):
             return None
         if self.tracking_uri.startswith("http"):
             return f"{self.tracking_uri.rstrip('/')}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
-        return f"mlflow ui --backend-store-uri {self.tracking_uri}"
+        return f"mlflow ui --backend-store-uri {quoted(self.tracking_uri)}"
 
     @rank_zero_only
     def finish(self, code: int) -> None:
