@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from baked import project, train  # noqa: F401
 from hypothesis import settings
+from private_sshd import sshd  # noqa: F401
 from told_slurm import told  # noqa: F401
 from webhook import webhook  # noqa: F401
 

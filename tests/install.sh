@@ -1,12 +1,15 @@
 #!/bin/sh
-# Install SLURM for tests/slurm and Chromium for tests/report, where apt can. Elsewhere say so and go on: without them
-# those tests are skipped.
+# Install SLURM for tests/slurm, Chromium for tests/report, sshd and rsync for tests/hosts, where apt can. Elsewhere say
+# so and go on: without them those tests are skipped.
 PATH=$PATH:/usr/sbin
 packages=
 if ! { command -v slurmctld && command -v slurmd && command -v sbatch; } >/dev/null; then
     packages="slurmctld slurmd slurm-client"
 fi
 command -v chromium >/dev/null || packages="$packages chromium"
+command -v sshd >/dev/null || packages="$packages openssh-server"
+command -v ssh >/dev/null || packages="$packages openssh-client"
+command -v rsync >/dev/null || packages="$packages rsync"
 [ -n "$packages" ] || exit 0
 
 as_root=

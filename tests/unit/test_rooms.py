@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "notify": set(),
     "private_names": {"settings"},
     # All that a door needs, late.
-    "entrance": {"settings", "failures", "training", "export", "slurm", "sweeps", "report", "cka", "survive"},
-    "report": {"settings", "runs", "training", "cka", "results", "files"},
+    "entrance": {"settings", "failures", "training", "export", "slurm", "hosts", "sweeps", "report", "cka", "survive"},
+    "report": {"settings", "runs", "training", "cka", "results", "hosts", "files"},
+    "hosts": {"slurm", "clusters", "code", "runs", "settings"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},
     "runs": {"settings", "files", "locks"},

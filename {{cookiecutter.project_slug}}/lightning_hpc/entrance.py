@@ -4,6 +4,7 @@ A door is a file of the project, such as Train.py, that calls its function below
 functions: most of them need not know each other, and a command answers `--help` without loading what others need.
 """
 
+import argparse
 import codecs
 import errno
 import multiprocessing.util
@@ -52,10 +53,15 @@ def train(argv: Sequence[str], root: Path) -> int:
 
 
 def slurm_train(argv: Sequence[str], root: Path) -> int:
-    """SlurmTrain.py: many runs as one array."""
+    """SlurmTrain.py: many runs as one array. The rooms of SLURM and of other hosts meet only here."""
     from .slurm.command_line import main
 
-    return enter(main, argv, root)
+    def on_host(arguments: argparse.Namespace, root: Path) -> int:
+        from .hosts.commands import on_host  # late: most commands are for this machine
+
+        return on_host(arguments, root)
+
+    return enter(lambda argv, root: main(argv, root, on_host), argv, root)
 
 
 def create_sweep(argv: Sequence[str], root: Path) -> int:

@@ -22,7 +22,8 @@ MOST_TEXTS = 1000  # texts in one folder of the project that git does not track;
 NO_CODE = "not tracked by git, and no code"  # a reason
 
 # Results, data, and what other programs make; a package of the user's may have such a name, too.
-NOT_CODE = {"runs", "data", "wandb", "sweeps", "mlruns", "lightning_logs", "build", "dist", "logs", "checkpoints"}
+NOT_CODE = {"runs", "fetched", "data", "wandb", "sweeps", "mlruns", "lightning_logs", "build", "dist", "logs"}
+NOT_CODE |= {"checkpoints"}
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """The commands of Report.py: look into runs that were trained."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..hosts.fetching import fetch, place_here, rsync_command, source_of
 from ..results.reading import read
 from ..settings.errors import SettingsError
 from ..settings.places import existing
@@ -36,6 +38,14 @@ cross-validation.json in the folder"""
 VERIFY_HELP = """compute the numbers of a paper again from the runs that they come from, and name each that no longer
 holds"""
 
+RSYNC_HELP = """print the line that fetches the small files of runs from another machine: what is needed here, and no
+checkpoints; --go runs it"""
+RSYNC_EXAMPLES = """examples:
+  python Report.py rsync me@login.example.org:my-project/runs            all runs, into fetched/me@login.example.org
+  python Report.py rsync login.example.org:my-project/runs/wide --go     an experiment's, into …/wide, and at once
+  python Report.py rsync hec --go                                        those of the host in configs/hosts/hec.yaml
+"""
+
 
 def main(argv: Sequence[str], root: Path) -> int:
     """Run one command line; returns the exit code.
@@ -55,6 +65,7 @@ def main(argv: Sequence[str], root: Path) -> int:
         "verify": verify_numbers,
         "html": write_page,
         "serve": serve_page,
+        "rsync": rsync_results,
     }
     return commands[arguments.command](arguments, root)
 
@@ -87,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("folders", type=existing, nargs="*", help="where the runs are; default: the project's runs")
 
     add_pages(commands)
+    copy = commands.add_parser(
+        "rsync", help=RSYNC_HELP, description=RSYNC_HELP, epilog=RSYNC_EXAMPLES, formatter_class=raw
+    )
+    copy.add_argument("source", metavar="HOST:FOLDER", help="as ssh knows the host; or a file's name in configs/hosts")
+    copy.add_argument("target", nargs="?", type=Path, metavar="FOLDER", help="where it goes (default: in fetched/)")
+    copy.add_argument("--go", action="store_true", help="run it")
     return main
 
 
@@ -149,6 +166,16 @@ def cross_validation(arguments: argparse.Namespace, root: Path) -> int:
     if missing:
         print(f"error: {missing} folds are not done, and what lacks them is not in the file", file=sys.stderr)
         return 1
+    return 0
+
+
+def rsync_results(arguments: argparse.Namespace, root: Path) -> int:
+    """Print the line that fetches results, or run it; returns the exit code."""
+    source = source_of(arguments.source, root)
+    target = arguments.target or place_here(source, root)
+    if arguments.go:
+        return fetch(source, target)
+    print(shlex.join(rsync_command(source, target)))
     return 0
 
 

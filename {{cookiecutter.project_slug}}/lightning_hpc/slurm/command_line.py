@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from socket import gethostname
@@ -38,15 +38,20 @@ from .other_jobs import render_files, submit_evaluation
 from .parser import parser
 from .submission import retry, submit_plan
 
+Command = Callable[[argparse.Namespace, Path], int]
 
-def main(argv: Sequence[str], root: Path) -> int:
+
+def main(argv: Sequence[str], root: Path, on_host: Command | None = None) -> int:
     """Run one command line; returns the exit code: 0 only on success, 2 for wrong usage or a refusal.
 
     Args:
         argv: the command and its arguments.
         root: the folder of the code: the project's, or a snapshot of it inside a job.
+        on_host: what runs a command elsewhere, with --on.
     """
     arguments = parser().parse_args(argv)
+    if getattr(arguments, "on", None):
+        return on_host(arguments, root)
     return COMMANDS[arguments.command](arguments, root)
 
 

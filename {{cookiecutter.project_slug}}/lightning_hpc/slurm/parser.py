@@ -14,6 +14,8 @@ HELP = """examples:
   python SlurmTrain.py submit configs/jobs/grid.yaml --cluster hec --time 4:00:00 --throttle 10 --canary
   python SlurmTrain.py status runs/grid                        how each run stands
   python SlurmTrain.py retry runs/grid --time 12:00:00         what is not done, with more time
+  python SlurmTrain.py submit configs/jobs/grid.yaml --on hec  from a laptop: checked here, sent, submitted there
+  python SlurmTrain.py fetch runs/grid --on hec                its results, without checkpoints, for Report.py
 """
 
 
@@ -35,20 +37,23 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(argument, **ARGUMENTS[argument])
         return sub
 
-    command("plan", "print the runs of a specification; touches nothing", "spec", "--name", "--jsonl")
+    command("plan", "print the runs of a specification; touches nothing", "spec", "--name", "--jsonl", "--on")
     for sub in (
         command(
             "submit", "plan, check and submit all runs as one array",
             "spec", "--name", "--yes", "--dry-run", "--canary", "--overwrite", "--link", "--check-wandb", "--no-check",
+            "--on",
         ),
         command("retry", "submit again what is not done, queued or running; it resumes",
-                "folder", "--yes", "--dry-run", "--fresh-code", "--cause"),
+                "folder", "--yes", "--dry-run", "--fresh-code", "--cause", "--on"),
         command("eval", "submit a test of a run's best checkpoint", "run", "--dry-run"),
         command("render", "write slurm/*.sbatch for a cluster", "--dry-run"),
     ):  # fmt: skip
         add_resources(sub)
-    command("status", "show how each run stands", "folder", "--watch", "--why")
-    command("cancel", "cancel what is queued or running; runs in progress save first", "folder", "--dry-run")
+    command("status", "show how each run stands", "folder", "--watch", "--why", "--on")
+    command("cancel", "cancel what is queued or running; runs in progress save first", "folder", "--dry-run", "--on")
+    sub = command("fetch", "bring the small files of an experiment's runs from a host", "folder", "--dry-run")
+    sub.add_argument("--on", required=True, **ARGUMENTS["--on"])
     command("debug", "run one of the runs here, chosen at random: not on a login node", "spec", "--index")
     sub = command("cluster", "hold a preset against what the cluster says of itself; prints YAML to paste", "--write")
     sub.add_argument("name", nargs="?", metavar="NAME", help="a preset, or a new name; left out: the project's cluster")
@@ -80,8 +85,24 @@ ARGUMENTS = {
     "--cause": dict(choices=NAMES, help="only what is not done for this cause, see status --why"),
     "--write": dict(action="store_true", help="write a first preset, if there is none of that name"),
     "--index": dict(type=int, metavar="N", help="this run instead of a random one"),
+    "--on": dict(metavar="HOST", help="there, by ssh: a file's name in configs/hosts, or HOST:FOLDER (the project's)"),
     "--max_requeues": dict(type=int, default=0, metavar="N"),
 }
+
+
+def typed(arguments: argparse.Namespace) -> list[str]:
+    """The command line of some arguments, without --on."""
+    words = [arguments.command]
+    for option in (*ARGUMENTS, "--cluster"):
+        value = getattr(arguments, option.removeprefix("--").replace("-", "_"), None)
+        if not option.startswith("--") or option == "--on" or value is None or value is False:
+            continue
+        words.append(option if value is True else f"{option}={value}")
+    for name, value in getattr(arguments, "resources", []):
+        words.append(f"--{name}={value}")
+
+    place = getattr(arguments, "spec", None) or arguments.folder
+    return [*words, str(place)]
 
 
 class ResourceOption(argparse.Action):

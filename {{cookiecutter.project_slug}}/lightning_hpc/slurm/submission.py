@@ -44,8 +44,8 @@ def agreed(question: str, arguments: argparse.Namespace) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
-    """`submit`: plan, check, show what it costs, ask, write, send."""
+def plan_and_check(arguments: argparse.Namespace, root: Path) -> tuple[Plan, Preset, dict[str, Any], Resources]:
+    """Plan, say what there is to be said, and check every run: the plan, its cluster, what is asked for and given."""
     spec = read_specification(arguments.spec)
     preset, asked = asked_for(arguments, root, spec.get("resources") or {})
     resources = resolve(preset, asked, array=2)  # refused before the plan, which takes longer
@@ -55,6 +55,12 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     print("\n".join([planned.summary(), *notes]))
     if not arguments.no_check:
         check_plan(planned)
+    return planned, preset, asked, resources
+
+
+def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
+    """`submit`: plan, check, show what it costs, ask, write, send."""
+    planned, preset, asked, resources = plan_and_check(arguments, root)
 
     # What is done has the same identity, whatever else has changed in the specification since.
     done = set() if arguments.overwrite else already_done(planned, arguments.check_wandb, root)
