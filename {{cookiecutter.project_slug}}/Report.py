@@ -10,6 +10,7 @@ Examples:
     python Report.py verify a.tex            whether these numbers still hold
     python Report.py html                    all runs as one file for a browser, which can be mailed
     python Report.py serve                   the same from this machine, fresh at each reload
+    python Report.py rsync HOST:FOLDER       the line that fetches results from another machine, without checkpoints
 """
 
 import sys

@@ -6,6 +6,7 @@ Examples:
     python SlurmTrain.py submit configs/jobs/grid.yaml           all of it as one array; shows the cost and asks
     python SlurmTrain.py status runs/grid                        how each run stands
     python SlurmTrain.py retry runs/grid                         continue what is not done
+    python SlurmTrain.py submit configs/jobs/grid.yaml --on HOST:FOLDER     from a laptop, through ssh
 """
 
 import sys

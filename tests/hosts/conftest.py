@@ -10,7 +10,7 @@ import pytest
 import yaml
 from told_slurm import ToldSlurm
 
-THERE = "Zoë's 100% §1 \"there\""  # what shells stumble over
+THERE = 'Zoë\'s 100% §1 "there"'  # what shells stumble over
 
 
 class Laptop:

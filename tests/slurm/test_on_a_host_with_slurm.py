@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 ACTIVATE = "export PATH={path} SLURM_CONF={conf} WANDB_MODE=disabled OMP_NUM_THREADS=1"
 
 
 @pytest.fixture
 def there(project, sshd, slurm, tmp_path):
     """The project's folder on the host, whose name holds what shells stumble over; and what the laptop knows of it."""
-    folder = tmp_path / "Zoë's 100% §1 \"there\""
+    folder = tmp_path / 'Zoë\'s 100% §1 "there"'
     folder.mkdir()
     path = f"{Path(sys.executable).parent}:{slurm.environment['PATH']}"
     activate = ACTIVATE.format(path=path, conf=slurm.environment["SLURM_CONF"])
