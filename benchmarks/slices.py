@@ -1,6 +1,6 @@
 """One run behind a bigger job of somebody else's, as a whole and in slices, on real SLURMs of one's own.
 
-    python benchmarks/slices.py [--gap 600] [--bigger 180] [--steps 480] [--json FILE]
+    python benchmarks/slices.py [--gap 900] [--bigger 300] [--steps 480] [--json FILE]
 
 Each way has a private SLURM of tests/slurm with two nodes. A job of others has one node for `gap` seconds. Then a
 bigger one, which wants both, waits in front; the other node is idle until it starts. The run trains for real, with a
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from same import unequal  # noqa: E402
 
 STEPS_OF_AN_EPOCH, PAUSE = 40, 0.5  # seconds
 
-WAYS = {"one job of 20 min": ["--time=20"], "slices of 3 min": ["--time=20", "--slice=3"]}
+WAYS = {"one job of 30 min": ["--time=30"], "slices of 5 min": ["--time=30", "--slice=5"]}
 
 MODEL = """\
 import time
@@ -67,20 +68,19 @@ def prepare(folder: Path, steps: int) -> Path:
     return project
 
 
-def wait_in_line(way: str, project: Path, options: argparse.Namespace) -> dict[str, Any]:
+def wait_in_line(way: str, slurm: PrivateSlurm, project: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Submit others' jobs and then the run, and wait until it is done; returns the way's row of the table."""
-    with PrivateSlurm() as slurm:
-        slurm.environment |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HOME": str(project)}
-        slurm.environment.pop("PYTHONPATH", None)
-        others = ["--exclusive", "--output=/dev/null"]
-        for length, where in ((options.gap, ["--nodelist=127.0.0.1"]), (options.bigger, ["--nodes=2"])):
-            slurm.sbatch(*others, *where, f"--time={length // 60}", f"--wrap=sleep {length - 5}", cwd=project)
+    slurm.environment |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HOME": str(project)}
+    slurm.environment.pop("PYTHONPATH", None)
+    others = ["--exclusive", "--output=/dev/null"]
+    for length, where in ((options.gap, ["--nodelist=127.0.0.1"]), (options.bigger, ["--nodes=2"])):
+        slurm.sbatch(*others, *where, f"--time={length // 60}", f"--wrap=sleep {length - 5}", cwd=project)
 
-        command = [sys.executable, "SlurmTrain.py", "submit", "spec.yaml", "--yes", "--no-check", *WAYS[way]]
-        submitted = time.time()
-        done = subprocess.run(command, cwd=project, env=slurm.environment, check=True, capture_output=True, text=True)
-        print(done.stdout, flush=True)
-        return row_of(way, slurm, project / "runs" / "run", submitted)
+    command = [sys.executable, "SlurmTrain.py", "submit", "spec.yaml", "--yes", "--no-check", *WAYS[way]]
+    submitted = time.time()
+    done = subprocess.run(command, cwd=project, env=slurm.environment, check=True, capture_output=True, text=True)
+    print(done.stdout, flush=True)
+    return row_of(way, slurm, project / "runs" / "run", submitted)
 
 
 def row_of(way: str, slurm: PrivateSlurm, experiment: Path, submitted: float) -> dict[str, Any]:
@@ -97,13 +97,16 @@ def row_of(way: str, slurm: PrivateSlurm, experiment: Path, submitted: float) ->
         files = list(experiment.glob("000-*/status.json"))
         return json.loads(files[0].read_text()) if files else {}
 
+    note = experiment / "logs" / ".job-0"  # of the batch file, when its job begins
+    slurm.wait(note.exists, f"{way}: the first job", 3600, experiment)
+    began = time.time()
     slurm.wait(lambda: status().get("state") in ("done", "failed"), f"{way}: the end of the run", 3600, experiment)
     end = status()
     assert end["state"] == "done", end
-    started, updated = (datetime.fromisoformat(end[key]).timestamp() for key in ("started", "updated"))
+    updated = datetime.fromisoformat(end["updated"]).timestamp()
     return {
         "way": way,
-        "begun after, s": round(started - submitted),
+        "begun after, s": round(began - submitted),
         "jobs": end["attempt"],
         "training, s": round(end["seconds"]),
         "done after, s": round(updated - submitted),
@@ -130,20 +133,21 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def main() -> None:
     """Measure, print and, if asked, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gap", type=int, default=600, metavar="S", help="how long one node is idle, whole minutes")
-    parser.add_argument("--bigger", type=int, default=180, metavar="S", help="how long the bigger job takes")
+    parser.add_argument("--gap", type=int, default=900, metavar="S", help="how long one node is idle, whole minutes")
+    parser.add_argument("--bigger", type=int, default=300, metavar="S", help="how long the bigger job takes")
     parser.add_argument("--steps", type=int, default=480, metavar="N", help=f"of the run, each of {PAUSE} s")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as scratch:
-        projects = []
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        projects, slurms = [], []
         for number in range(len(WAYS)):
             folder = Path(scratch) / str(number)
             folder.mkdir()
             projects.append(prepare(folder, options.steps))
+            slurms.append(stack.enter_context(PrivateSlurm()))  # one after the other: they look for free ports
         with ThreadPoolExecutor() as pool:
-            rows = list(pool.map(wait_in_line, WAYS, projects, [options] * len(WAYS)))
+            rows = list(pool.map(wait_in_line, WAYS, slurms, projects, [options] * len(WAYS)))
         one, other = (next(project.glob("runs/run/000-*")) for project in projects)
         found = differences(one, other)
     for row in rows:

@@ -42,9 +42,20 @@ def submit(project, name, *options, **environment):
     return said.partition("2 agents: job ")[2].partition(";")[0]
 
 
-def test_local_agents_go_on_with_their_own_trials(project, slurm):
+@pytest.fixture
+def in_slices(project):
+    """Jobs of the project are slices of ten minutes."""
+    file = project.folder / "configs" / "slurm.yaml"
+    text = file.read_text()
+    file.write_text(f"{text}\nslice: 10\n")
+    yield
+    file.write_text(text)
+
+
+def test_local_agents_go_on_with_their_own_trials(project, slurm, in_slices):
     write_sweep(project, "local-rates")
     job = submit(project, "local-rates", "--local")
+    assert slurm.job(f"{job}_1")["TimeLimit"] == "00:10:00"
     disturb_both(project, slurm, "local-rates", job)
     slurm.wait_for([f"{job}_1", f"{job}_2"], "COMPLETED", seconds=600, logs=project.folder)
     trials = sorted((project.folder / "sweeps" / "local-rates" / "trials").iterdir())

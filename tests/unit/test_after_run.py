@@ -29,6 +29,7 @@ def slurm(monkeypatch):
         asked: list = []
         patience: list = []
         refuses = None
+        throttle = None
 
         def state_of(self, name, pauses=()):
             self.patience.append(pauses)
@@ -51,6 +52,7 @@ def slurm(monkeypatch):
     stand.asked, stand.patience = [], []
     monkeypatch.setattr(jobs, "state_of", stand.state_of)
     monkeypatch.setattr(jobs, "requeue", stand.requeue)
+    monkeypatch.setattr(jobs, "throttle_of", lambda name: stand.throttle)
     monkeypatch.setattr(sbatch, "submit_job", stand.submit_job)
     return stand
 
@@ -96,6 +98,16 @@ def test_an_element_of_a_later_array_keeps_its_start_and_its_log(slurm):
     first, second = (arguments for arguments, _ in slurm.asked)
     assert first == ["--array=3", "--output=/x/100%%/logs/1000+%a.log", "job.sbatch", "1000"]
     assert second == ["--array=3", "job.sbatch"]
+
+
+def test_elements_that_are_submitted_anew_keep_to_their_arrays_throttle(slurm, monkeypatch):
+    """Each is in a lane with others of its name, one at a time, which begins when the array has ended."""
+    slurm.throttle = 2
+    for name in ("wide", "wide-lane1"):
+        monkeypatch.setenv("SLURM_JOB_NAME", name)
+        finish_agent(76, ["SWEEP"], 5, resubmit="x.sbatch")
+    lane = ["--array=3%2", "--job-name=wide-lane1", "--dependency=afterany:7,singleton"]
+    assert [arguments for arguments, _ in slurm.asked] == [[*lane, "x.sbatch", "SWEEP"]] * 2
 
 
 @pytest.fixture
@@ -257,7 +269,7 @@ def test_a_slice_without_progress_ends_the_run(slurm, run, capsys, state, fails)
     if fails:
         assert run.status()["state"] == "failed"
         assert run.status()["reason"].startswith("no progress in a slice of 30:00: still at step 40. It has to hold a")
-        assert "(a start took 71.2 s)" in capsys.readouterr().err
+        assert "a start (this one took 71.2 s), a save" in capsys.readouterr().err
 
 
 def test_a_slice_with_progress_is_followed_by_another(slurm, run):

@@ -8,7 +8,7 @@ import pytest
 from told_slurm import line
 
 from lightning_hpc.arrays.calls import calls_for
-from lightning_hpc.arrays.next_wave import first_wave, note_waves, queue_limits, submit_next_wave
+from lightning_hpc.arrays.next_wave import first_wave, join_next_wave, note_waves, queue_limits, submit_next_wave
 from lightning_hpc.clusters.placement import resolve
 from lightning_hpc.clusters.presets import Partition, Preset, load
 from lightning_hpc.clusters.resources import Resources
@@ -201,3 +201,20 @@ def test_status_says_what_waits_and_whether_anybody_will_submit_it(begun):
     assert "4 wait for the next wave: one user may have 8 jobs in the queue, so jobs that end submit them" in told
     told = advice(begun, standings(begun, []))
     assert told[0].endswith("and no job is left that would submit them") and "retry" in told[1]
+
+
+def test_a_run_that_was_stopped_and_finds_the_queue_full_waits_for_the_next_wave(begun, told):
+    """Its own job still has its place in the queue, and is not one that would run it again."""
+    told.says("squeue", lines(begun, 0))
+    assert join_next_wave(begun, 0, "12_0")
+    assert submitted(told) == ["--array=0,8-11"] and waiting(begun) == []
+
+
+def test_where_requeue_is_forbidden_all_may_have_to_wait_for_a_wave(experiment, told, monkeypatch):
+    assert not join_next_wave(experiment, 0, "12_0")  # nobody has noted how waves are submitted
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    told.says("sbatch", "12")
+    for requeue in (True, False):
+        preset = Preset("here", "", "", "", "current", jobs_per_user=20, requeue=requeue)
+        send_in_waves(experiment, range(12), preset, Resources(), [])
+        assert (read_waves(experiment) is None) == requeue and waiting(experiment) == []

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..clusters.presets import Preset
 from ..clusters.resources import Resources
@@ -107,6 +108,32 @@ def submit_next_wave(experiment: Experiment, name: str, pauses: Sequence[float] 
     print(f"error: the next wave was not submitted: {problem}. To continue: {again}", file=sys.stderr, flush=True)
 
 
+def join_next_wave(experiment: Experiment, index: int, name: str) -> bool:
+    """Let a run that was stopped early wait for the next wave: requeue is forbidden, and the queue is full.
+
+    Args:
+        experiment: the planned experiment.
+        index: the run's.
+        name: what SLURM calls the job that has run it, which still has a place in the queue.
+
+    Returns:
+        False if the experiment was not submitted in waves.
+
+    Raises:
+        SettingsError: it could not be written down.
+    """
+    with only_submission(experiment.folder, PATIENCE):
+        waves = read_waves(experiment)
+        if waves is None:
+            return False
+        todo = sorted({*waiting(experiment), index})
+        replace(waves, todo=todo, jobs_before=len(experiment.jobs)).write(experiment)
+
+    print("the queue is full: the run waits for the next wave", flush=True)
+    submit_next_wave(experiment, name)
+    return True
+
+
 def look(experiment: Experiment, name: str) -> str | None:
     """Submit the next wave if it is due.
 
@@ -133,7 +160,9 @@ def look(experiment: Experiment, name: str) -> str | None:
     with only_submission(experiment.folder, PATIENCE):
         waves = read_waves(experiment)
         elements = experiment.queue()
-        queued = {index_of(element) for element in experiment.own(elements) if element.is_of(experiment.batch)}
+        # What this job itself has run may be among what waits, see `join_next_wave`.
+        runs = [element for element in experiment.own(elements) if element.is_of(experiment.batch)]
+        queued = {index_of(element) for element in runs if element.name != name}
         left = [index for index in waiting(experiment) if index not in queued]
         if waves is None or not left:
             return None

@@ -1,6 +1,7 @@
 """Back into the queue: what was stopped early, if nobody has cancelled it, under the same job id or as a new job."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,14 @@ from ..scheduler import jobs, sbatch
 from ..scheduler.commands import LONG_PAUSES, NoAnswer
 from ..settings.command_line import take_options
 from ..settings.errors import SettingsError
+from .next_wave import join_next_wave
 
 # What ends a job early and is no reason to give up: the states of runs, and the exit codes of agents.
 COMES_BACK = ("preempted", "time limit")
+
+
+# What sbatch says where a user's queue is full.
+FULL = re.compile("MaxSubmitJob|job submit limit")
 
 
 class NotPutBack(SettingsError):
@@ -83,7 +89,7 @@ def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
     options, batch_arguments = [], list(arguments)
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     if task is not None:
-        options = [f"--array={task}"]
+        options = in_its_lane(int(task))
     indices, _ = take_options(arguments, "--index")
     if task is not None and indices:
         # The batch file of an experiment adds the run's folder and its index; what it gets is where its array starts.
@@ -102,8 +108,29 @@ def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
         if indices and take_options(arguments, "--canary")[0]:
             wait_for_canary(Experiment(take_options(arguments, "--run")[0][0]), job)
     except SettingsError as error:
+        has_waves = indices and not take_options(arguments, "--canary")[0] and FULL.search(str(error))
+        if has_waves and join_next_wave(Experiment(folders[0]), int(indices[0]), element()):
+            return None
         return str(error)
     return None
+
+
+def in_its_lane(task: int) -> list[str]:
+    """sbatch's options for an array element that is submitted anew, so that its array's throttle still holds.
+
+    A throttle of K makes K lanes, to begin when the array has ended. Those in a lane have the same name, and SLURM
+    starts one of them at a time.
+
+    Args:
+        task: the index in the array.
+    """
+    throttle = jobs.throttle_of(element())
+    if throttle is None:
+        return [f"--array={task}"]
+
+    name = re.sub(r"-lane\d+$", "", os.environ["SLURM_JOB_NAME"])
+    wait = f"afterany:{os.environ['SLURM_ARRAY_JOB_ID']},singleton"
+    return [f"--array={task}%{throttle}", f"--job-name={name}-lane{task % throttle}", f"--dependency={wait}"]
 
 
 def wait_for_canary(experiment: Experiment, canary: sbatch.Job) -> None:

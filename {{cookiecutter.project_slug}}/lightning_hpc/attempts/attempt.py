@@ -28,7 +28,8 @@ def start_attempt(run: Run, resume: str = "auto") -> None:
     """Write into status.json that an attempt has begun, and with which checkpoint if one was asked for by name."""
     wish = None if resume in ("auto", "must", "never") else resume
     extends = run.settings.flat.get("extend")
-    run.folder.start(name=run.group, identity=run.identity, command=command_line(run), resume=wish, extends=extends)
+    known = dict(name=run.group, identity=run.identity, command=command_line(run))
+    run.folder.start(**known, resume=wish, extends=extends, start_seconds=None)
 
 
 def command_line(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,16 @@ def state_of(name: str, pauses: Sequence[float] = ()) -> str | None:
         raise
     states = [line.removeprefix(MARK) for line in said.splitlines() if line.startswith(MARK)]
     return states[0] if states else None
+
+
+def throttle_of(name: str) -> int | None:
+    """How many elements of its array may run at a time beside an array element; None: no limit, or nobody knows."""
+    try:
+        said = ask(["scontrol", "show", "job", name, "--oneliner"])
+    except NoAnswer:
+        return None
+    match = re.search(r"\bArrayTaskThrottle=(\d+)", said)
+    return int(match[1]) if match else None
 
 
 def endings(jobs: Sequence[str], cluster: str | None = None) -> dict[str, str]:

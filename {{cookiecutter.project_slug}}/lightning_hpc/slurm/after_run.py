@@ -167,12 +167,11 @@ def no_progress(status: Mapping[str, Any], sliced: str) -> str:
         status: the run's status.json.
         sliced: how long the slice was.
     """
-    measured = ""
-    if status.get("start_seconds") is not None:
-        measured = f" (a start took {status['start_seconds']:.3g} s)"
+    start = status.get("start_seconds")
+    measured = "no batch was reached" if start is None else f"this one took {start:.3g} s"
     return (
-        f"no progress in a slice of {sliced}: still at step {status.get('step', 0)}. It has to hold a start{measured}, "
-        "a save, and a whole validation or test: ask for a longer --slice"
+        f"no progress in a slice of {sliced}: still at step {status.get('step', 0)}. It has to hold a start "
+        f"({measured}), a save, and a whole validation or test: ask for a longer --slice"
     )
 
 

@@ -213,8 +213,9 @@ def send_in_waves(
             f"once there is room, `retry {quoted(experiment.shown)}`; or say --over_quota true"
         )
 
-    # What waits is written down first: if this is killed, `status` still says what was to come.
-    if len(now) < len(todo):
+    # What waits is written down first: if this is killed, `status` still says what was to come. Where requeue is
+    # forbidden, runs that are stopped early may have to wait, too.
+    if len(now) < len(todo) or (queue_limits(preset, resources) and not preset.requeue):
         note_waves(experiment, todo, preset, resources)
     else:
         forget_waves(experiment)
