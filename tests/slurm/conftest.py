@@ -80,7 +80,8 @@ class Experiment:
     def job(self) -> str:
         """The newest array of this experiment."""
         lines = self.slurm.run("squeue", "-h", "-t", "all", "-o", "%F %o").splitlines()
-        return max((line.split()[0] for line in lines if str(self.folder / "job.sbatch") in line), key=int)
+        files = [str(self.folder / name) for name in ("job.sbatch", "pack.sbatch")]
+        return max((line.split()[0] for line in lines if any(file in line for file in files)), key=int)
 
     def run(self, index: int) -> Path:
         return self.folder / self.rows[index]["folder"]

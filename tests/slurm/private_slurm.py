@@ -49,7 +49,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/{gather}
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={folder}/jobcomp.txt
@@ -98,6 +98,13 @@ exec {sbatch} "$@"
 """
 
 
+# Without cgroups SLURM measures memory once a second, and kills the step that needs more than it has asked for.
+LIMITED_MEMORY = """\
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+"""
+
+
 def missing() -> list[str]:
     """The programs that are not installed."""
     return [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
@@ -120,7 +127,14 @@ def free_ports(count: int) -> int:
 
 
 class PrivateSlurm:
-    """The daemons, and what a user would type."""
+    """The daemons, and what a user would type.
+
+    Args:
+        limits_memory: kill what needs more memory than it has asked for.
+    """
+
+    def __init__(self, limits_memory: bool = False) -> None:
+        self.limits_memory = limits_memory
 
     def __enter__(self) -> "PrivateSlurm":
         # Short: a path of about 100 characters would be too long for a Unix socket.
@@ -131,7 +145,9 @@ class PrivateSlurm:
         for name in ("state", "log", "spool", "bin"):
             (self.folder / name).mkdir()
         values = dict(port=port, first=port + 1, last=port + len(NODES), folder=self.folder, user=getpass.getuser())
-        (self.folder / "slurm.conf").write_text(CONFIG.format(**values))
+        values["gather"] = "linux" if self.limits_memory else "none"
+        config = CONFIG + (LIMITED_MEMORY if self.limits_memory else "")
+        (self.folder / "slurm.conf").write_text(config.format(**values))
         for number in range(8):
             (self.folder / f"gpu{number}").symlink_to(os.devnull)
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-7]\n")

@@ -15,7 +15,7 @@ from lightning_hpc.clusters.resources import Resources
 from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
 from lightning_hpc.experiments.table import advice
-from lightning_hpc.experiments.waves import QueueLimit, read_waves, runs_of, waiting
+from lightning_hpc.experiments.waves import QueueLimit, elements_of, read_waves, waiting
 from lightning_hpc.scheduler import sbatch
 from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.settings.errors import SettingsError
@@ -99,7 +99,7 @@ def test_what_waits_is_what_was_asked_for_and_not_submitted_since(experiment, to
     ],
 )
 def test_the_runs_of_a_call(call, runs):
-    assert runs_of(call, "job.sbatch") == runs
+    assert elements_of(call, "job.sbatch") == runs
 
 
 @pytest.fixture

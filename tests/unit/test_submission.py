@@ -83,7 +83,7 @@ def test_all_runs_are_one_call(experiment):
 
 def test_calls_of_chunks_canary_and_mail(experiment):
     resources = Resources(throttle=10, mail="me@example.org", mail_by_job=True)
-    canary, first, second, notify = calls_for(experiment, range(1500), PRESET, resources, canary=True)
+    canary, first, second, notify = calls_for(experiment, range(1500), PRESET, resources, canary=0)
     assert canary == ["--array=0", str(experiment.canary)]
     after = ["--dependency=afterok:ID", "--kill-on-invalid-dep=yes"]
     assert first == ["--array=0-999%5", *after, str(experiment.batch)]

@@ -23,16 +23,16 @@ def calls_for(
     indices: Sequence[int],
     preset: Preset,
     resources: Resources,
-    canary: bool = False,
+    canary: int | None = None,
     beside: Sequence[Element] = (),
 ) -> list[list[str]]:
     """The sbatch calls for some runs of an experiment, see `sbatch.submit_calls`.
 
     Args:
         experiment: the planned experiment.
-        indices: of the runs, ascending.
-        preset, resources: the cluster, and what each run gets.
-        canary: True if the first run goes ahead alone.
+        indices: of the runs, or numbers of the packs, ascending.
+        preset, resources: the cluster, and what each job gets.
+        canary: index of the run that goes ahead alone.
         beside: jobs of the same experiment that are in the queue already.
     """
     calls: list[list[str]] = []
@@ -40,11 +40,11 @@ def calls_for(
     throttle, depends = throttle_beside(resources.throttle, others)
 
     # The arrays wait for the canary, and are cancelled by SLURM if it fails.
-    if canary:
-        ((offset, selection),) = sbatch.chunks(indices[:1], preset.array_limit, None)
+    if canary is not None:
+        ((offset, selection),) = sbatch.chunks([canary], preset.array_limit, None)
         calls.append([f"--array={selection}", str(experiment.canary), *start_argument(offset)])
         depends = ["--dependency=afterok:ID", "--kill-on-invalid-dep=yes"]
-    calls += array_calls(experiment, indices, preset.array_limit, throttle, depends)
+    calls += array_calls(experiment, indices, preset.array_limit, throttle, depends, resources.pack > 1)
     # The message waits for every array, whatever becomes of it.
     if notified(resources):
         calls.append(["--dependency=afterany:ID", str(experiment.notify)])
@@ -52,21 +52,28 @@ def calls_for(
 
 
 def array_calls(
-    experiment: Experiment, indices: Sequence[int], array_limit: int, throttle: int | None, options: Sequence[str]
+    experiment: Experiment,
+    indices: Sequence[int],
+    array_limit: int,
+    throttle: int | None,
+    options: Sequence[str],
+    packed: bool,
 ) -> list[list[str]]:
     """The sbatch calls for arrays of some runs of an experiment.
 
     Args:
         experiment: the planned experiment.
-        indices: of the runs, ascending.
+        indices: of the runs, or numbers of the packs, ascending.
         array_limit: most elements of one array.
         throttle: most elements at a time; None: no limit.
         options: further options of sbatch.
+        packed: True if each element is a pack of runs.
     """
+    batch = experiment.packed if packed else experiment.batch
     calls = []
     for offset, selection in sbatch.chunks(indices, array_limit, throttle):
-        own = [f"--array={selection}", *sbatch.log_option(experiment.logs, offset), *options]
-        calls.append([*own, str(experiment.batch), *start_argument(offset)])
+        own = [f"--array={selection}", *sbatch.log_option(experiment.logs, offset, packed), *options]
+        calls.append([*own, str(batch), *start_argument(offset)])
     return calls
 
 

@@ -14,7 +14,7 @@ from ..clusters.presets import Preset
 from ..clusters.resources import Resources
 from ..experiments.experiment import Experiment, only_submission
 from ..experiments.standing import index_of
-from ..experiments.waves import QueueLimit, Waves, read_waves, waiting
+from ..experiments.waves import QueueLimit, Waves, read_waves, waiting, waiting_elements
 from ..scheduler import sbatch
 from ..scheduler.commands import LONG_PAUSES, site_options
 from ..scheduler.jobs import Element
@@ -46,7 +46,7 @@ def first_wave(
     """Those of some runs for which there is room in the queue now.
 
     Args:
-        indices: of the runs, ascending.
+        indices: of the runs, or numbers of the packs, ascending.
         preset, resources: the cluster, and what each run gets.
         elements: all jobs that are in the queue.
         canary: True if the first run goes ahead in a job of its own.
@@ -63,8 +63,9 @@ def about_waves(todo: Sequence[int], now: Sequence[int], preset: Preset, resourc
     if len(now) == len(todo):
         return []
     most = min(limit.most for limit in queue_limits(preset, resources))
+    what = "runs" if resources.pack == 1 else f"packs of {resources.pack} runs"
     return [
-        f"{preset.name} lets a user have {most} jobs in the queue: {len(now)} runs now, and {len(todo) - len(now)} "
+        f"{preset.name} lets a user have {most} jobs in the queue: {len(now)} {what} now, and {len(todo) - len(now)} "
         "wait for the next wave, which the jobs that end submit"
     ]
 
@@ -80,6 +81,7 @@ def note_waves(experiment: Experiment, indices: Sequence[int], preset: Preset, r
         options=site_options(str(experiment.batch)),
         jobs_before=len(experiment.jobs),
         looked=[],
+        packed=resources.pack > 1,
     ).write(experiment)
 
 
@@ -108,28 +110,29 @@ def submit_next_wave(experiment: Experiment, name: str, pauses: Sequence[float] 
     print(f"error: the next wave was not submitted: {problem}. To continue: {again}", file=sys.stderr, flush=True)
 
 
-def join_next_wave(experiment: Experiment, index: int, name: str) -> bool:
+def join_next_wave(experiment: Experiment, number: int, name: str, packed: bool) -> bool:
     """Let a run that was stopped early wait for the next wave: requeue is forbidden, and the queue is full.
 
     Args:
         experiment: the planned experiment.
-        index: the run's.
+        number: the run's index, or the number of its pack.
         name: what SLURM calls the job that has run it, which still has a place in the queue.
+        packed: True if it is a pack.
 
     Returns:
-        False if the experiment was not submitted in waves.
+        False if the experiment was not submitted in waves, or in others.
 
     Raises:
         SettingsError: it could not be written down.
     """
     with only_submission(experiment.folder, PATIENCE):
         waves = read_waves(experiment)
-        if waves is None:
+        if waves is None or waves.packed != packed:
             return False
-        todo = sorted({*waiting(experiment), index})
+        todo = sorted({*waiting_elements(experiment, waves), number})
         replace(waves, todo=todo, jobs_before=len(experiment.jobs)).write(experiment)
 
-    print("the queue is full: the run waits for the next wave", flush=True)
+    print(f"the queue is full: the {'pack' if packed else 'run'} waits for the next wave", flush=True)
     submit_next_wave(experiment, name)
     return True
 
@@ -160,11 +163,15 @@ def look(experiment: Experiment, name: str) -> str | None:
     with only_submission(experiment.folder, PATIENCE):
         waves = read_waves(experiment)
         elements = experiment.queue()
+        if waves is None:
+            return None
+
         # What this job itself has run may be among what waits, see `join_next_wave`.
-        runs = [element for element in experiment.own(elements) if element.is_of(experiment.batch)]
-        queued = {index_of(element) for element in runs if element.name != name}
-        left = [index for index in waiting(experiment) if index not in queued]
-        if waves is None or not left:
+        batch = experiment.packed if waves.packed else experiment.batch
+        arrays = [element for element in experiment.own(elements) if element.is_of(batch)]
+        queued = {index_of(element) for element in arrays if element.name != name}
+        left = [number for number in waiting_elements(experiment, waves) if number not in queued]
+        if not left:
             return None
 
         others = to_come(experiment, waves, elements, name)
@@ -180,7 +187,7 @@ def to_come(experiment: Experiment, waves: Waves, elements: Sequence[Element], n
     found = []
     for element in experiment.own(elements):
         has_looked = element.name == name or element.name in waves.looked
-        if element.is_of(experiment.batch) and element.state != "COMPLETING" and not has_looked:
+        if element.is_of(*experiment.arrays) and element.state != "COMPLETING" and not has_looked:
             found.append(element)
     return found
 
@@ -198,8 +205,12 @@ def is_due(waves: Waves, elements: Sequence[Element], others: Sequence[Element])
 
 
 def submit(experiment: Experiment, indices: Sequence[int], waves: Waves, others: Sequence[Element]) -> None:
-    """Submit some runs, as they were asked for."""
+    """Submit some runs or packs, as they were asked for."""
     throttle, depends = throttle_beside(waves.throttle, others)
-    calls = array_calls(experiment, indices, waves.array_limit, throttle, [*waves.options, *depends])
+    options = [*waves.options, *depends]
+    calls = array_calls(experiment, indices, waves.array_limit, throttle, options, waves.packed)
     submitted = sbatch.submit_calls(calls, waves.submit, experiment.clusters, experiment.note_job)
-    print(f"next wave: {len(indices)} run{'s' * (len(indices) != 1)}, job {', '.join(map(str, submitted))}", flush=True)
+    what = "pack" if waves.packed else "run"
+    print(
+        f"next wave: {len(indices)} {what}{'s' * (len(indices) != 1)}, job {', '.join(map(str, submitted))}", flush=True
+    )

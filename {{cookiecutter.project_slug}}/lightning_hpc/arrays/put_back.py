@@ -90,12 +90,13 @@ def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     if task is not None:
         options = in_its_lane(int(task))
-    indices, _ = take_options(arguments, "--index")
-    if task is not None and indices:
-        # The batch file of an experiment adds the run's folder and its index; what it gets is where its array starts.
-        offset = int(indices[0]) - int(task)
+    elements, _ = take_options(arguments, "--index", "--pack")
+    packed = "--pack" in arguments
+    if task is not None and elements:
+        # The batch file of an experiment adds its folder and the index; what it gets is where its array starts.
+        offset = int(elements[0]) - int(task)
         folders, _ = take_options(arguments, "--run")
-        options += sbatch.log_option(Path(folders[0]) / "logs", offset)
+        options += sbatch.log_option(Path(folders[0]) / "logs", offset, packed)
         batch_arguments = [str(offset)] if offset else []
 
     # sbatch hands the environment on.
@@ -105,11 +106,11 @@ def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
         os.environ.setdefault("RESUBMITTED_FROM", job_now)
     try:
         job = sbatch.submit_job([*options, str(batch), *batch_arguments])
-        if indices and take_options(arguments, "--canary")[0]:
+        if elements and take_options(arguments, "--canary")[0]:
             wait_for_canary(Experiment(take_options(arguments, "--run")[0][0]), job)
     except SettingsError as error:
-        has_waves = indices and not take_options(arguments, "--canary")[0] and FULL.search(str(error))
-        if has_waves and join_next_wave(Experiment(folders[0]), int(indices[0]), element()):
+        has_waves = elements and not take_options(arguments, "--canary")[0] and FULL.search(str(error))
+        if has_waves and join_next_wave(Experiment(folders[0]), int(elements[0]), element(), packed):
             return None
         return str(error)
     return None
@@ -140,6 +141,6 @@ def wait_for_canary(experiment: Experiment, canary: sbatch.Job) -> None:
         NoAnswer: SLURM refuses, or does not answer.
     """
     # The old canary ends as failed, since it has not got through; SLURM would cancel what waits for it.
-    waiting = {part.job for part in jobs.queue(pauses=LONG_PAUSES) if part.is_of(experiment.batch) and part.depends}
+    waiting = {part.job for part in jobs.queue(pauses=LONG_PAUSES) if part.is_of(*experiment.arrays) and part.depends}
     for job in sorted(waiting):
         jobs.wait_for(job, f"afterok:{canary.id}", LONG_PAUSES)

@@ -12,8 +12,12 @@ def cost(count: int, resources: Resources) -> str:
     """What the runs may use at most: `108 runs × 2 GPUs × 12 h = 2,592 GPU-hours at most, 10 at a time`.
 
     In slices the time is an estimate, since a run goes on from one to the next until it is done.
+    Runs that share a job are paid for once: `1000 runs, 4 runs per job: 250 jobs × 1 GPU × 12 h = …`.
     """
     runs = f"{count} run{'s' * (count != 1)}"
+    if resources.pack > 1:
+        jobs = f"{math.ceil(count / resources.pack)} job{'s' * (count > resources.pack)}"
+        runs, count = f"{runs}, {resources.pack} runs per job: {jobs}", math.ceil(count / resources.pack)
     limited = resources.throttle and resources.throttle < count
     at_once = f", {resources.throttle} at a time" if limited else ""
     gpus = resources.gpus * resources.nodes
@@ -56,6 +60,11 @@ def trainer_settings(resources: Resources, settings: Mapping[str, Any], asked: M
     )
     for key, number, names in devices_and_nodes:
         said = settings.get(key, 1)
+        if resources.pack > 1 and isinstance(said, int) and said > 1:
+            raise SettingsError(
+                f"pack {resources.pack}: {key} is {said}, and a run that shares a job has one process: set it to 1 or "
+                "leave pack out"
+            )
 
         # 1 counts as nothing said: files for a single device say it, whatever the resources are.
         contradicts = isinstance(said, int) and said not in (1, number)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..settings.errors import SettingsError, did_you_mean
+from .packed import complete_pack
 from .presets import CLUSTERS, PROJECT_RESOURCES, Partition, Preset, seconds
 from .resources import LONGEST_NOTICE, Resources, read_resources
 from .slices import cut_in_slices, job_limit
@@ -32,6 +33,7 @@ def resolve(preset: Preset, asked: Mapping[str, Any], array: int | None = None, 
     if "time" in given:
         given["seconds"] = seconds(given["time"])
     cut_in_slices(given)
+    complete_pack(preset, given)
     if not partial:
         check_required(preset, given)
     check_environment(given.get("environment", {}))

@@ -70,6 +70,7 @@ class Resources:
     tasks: int = key("processes per node; left out: one per GPU", whole_number(1), "ntasks-per-node", default=1)
     gpus: int = key("GPUs per node", whole_number(0), "gpus-per-node", "gres", default=0)
     gpu_type: str | None = key("type of GPU", word)
+    pack: int = key("runs in one job, which share its GPUs, CPUs and memory", whole_number(1), default=1)
     cpus: int | None = key("CPUs per task", whole_number(1), "cpus-per-task")
     memory: str | None = key("memory per node with a unit, such as 16G; 0: all of it", memory_size, "mem")
     time: str | None = key('time limit: minutes, "H:MM:SS" or "D-HH:MM:SS"', time_limit, "time")

@@ -25,8 +25,8 @@ MACHINE_ROOM = "lightning_hpc"
 
 # What of lightning_hpc has no part in training: it starts runs, and looks at them.
 NOT_IN_TRAINING = {
-    "code", "clusters", "arrays", "slurm", "scheduler", "experiments", "sweeps", "results", "export", "report",
-    "hosts", "entrance.py", "notify.py",
+    "code", "clusters", "arrays", "slurm", "scheduler", "experiments", "packing", "sweeps", "results", "export",
+    "report", "hosts", "entrance.py", "notify.py",
 }  # fmt: skip
 
 MOST_NAMED = 4

@@ -37,7 +37,7 @@ def ended_early(experiment: Experiment, run: Standing) -> bool:
         return False
 
     # Afterwards, somebody may have started the run by hand, or the job itself has found out what this function does.
-    note, status = experiment.logs / f".job-{run.index}", run.folder / "status.json"
+    note, status = experiment.note(run.index), run.folder / "status.json"
     return not status.exists() or note.stat().st_mtime > status.stat().st_mtime
 
 

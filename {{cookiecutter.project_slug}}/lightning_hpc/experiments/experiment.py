@@ -5,6 +5,7 @@ runs/EXPERIMENT/
     configs/      the settings of all runs, frozen    resources.yaml   the cluster and the resources asked for
     code/         the code that the jobs run          job.sbatch       the batch file; array index = manifest index
     logs/         what the jobs print                 jobs.jsonl       one line for each job that was submitted
+    packs/        which runs share a job              pack.sbatch      their batch file; array index = pack
     NNN-NAME-HASH8/  the runs                         waves.json       what the queue had no room for
 
 manifest.jsonl is written last and never changed: a folder that has one is complete, whatever happened before.
@@ -22,6 +23,7 @@ from typing import Any
 from ..code.snapshot import take_snapshot
 from ..files import write_atomically
 from ..locks import Locked, locked
+from ..packing.packs import newest_of_runs
 from ..runs.folder import now
 from ..runs.run import MANIFEST, frozen_layers
 from ..scheduler.jobs import Element, queue
@@ -54,6 +56,8 @@ class Experiment:
     def __init__(self, folder: str | Path, planned: bool = True) -> None:
         self.folder = Path(folder).resolve()
         self.batch = self.folder / "job.sbatch"
+        self.packed = self.folder / "pack.sbatch"
+        self.arrays = (self.batch, self.packed)
         self.canary = self.folder / "canary.sbatch"
         self.notify = self.folder / "notify.sbatch"
         self.logs = self.folder / "logs"
@@ -69,6 +73,11 @@ class Experiment:
     def rows(self) -> list[dict[str, Any]]:
         """The manifest: index, identity, folder and overlay of each run."""
         return [json.loads(line) for line in (self.folder / MANIFEST).read_text(encoding="utf-8").splitlines()]
+
+    @functools.cached_property
+    def packs(self) -> dict[int, int]:
+        """The pack of each run that shares a job with others and has not ended."""
+        return newest_of_runs(self.folder)
 
     @property
     def code(self) -> Path:
@@ -106,16 +115,30 @@ class Experiment:
         noted = Path(self.last_job(index).get("log", ""))
         if noted.is_file():
             return noted
-        for file in self.logs.glob("*+*.log"):  # of an array that does not start at run 0
+        for file in self.logs.glob("[0-9]*+*.log"):  # of an array that does not start at run 0
             if sum(int(part) for part in file.stem.split("+")) == index:
                 return file
         return self.logs / f"{index}.log"
 
     def last_job(self, index: int) -> dict[str, str]:
         """What the batch file has noted when a run's last job began: job, restarts, node, log; {} if none has."""
-        note = self.logs / f".job-{index}"
+        note = self.note(index)
         lines = note.read_text(encoding="utf-8").splitlines() if note.exists() else []
         return dict(zip(("job", "restarts", "node", "log"), lines, strict=False))
+
+    def note(self, index: int) -> Path:
+        """Where the newest job of a run has noted its beginning: that of the run alone, or that of its pack."""
+        own = self.logs / f".job-{index}"
+        if index not in self.packs:
+            return own
+
+        # From the moment at which a pack starts the run, that has a note of its own.
+        packs = self.logs / f".job-pack-{self.packs[index]}"
+        times = {}
+        for note in (own, packs):
+            with contextlib.suppress(FileNotFoundError):
+                times[note] = note.stat().st_mtime_ns
+        return max(times, key=lambda note: times[note], default=own)
 
     def note_job(self, job: Job, arguments: Sequence[str]) -> None:
         """Write down a job that was submitted: who has, and on which cluster, so that others find it."""
@@ -143,7 +166,7 @@ class Experiment:
     def users(self) -> set[int]:
         """Who may have jobs of it: those who have written into its folder, and who have submitted."""
         users = {row["user"] for row in self.jobs}
-        for path in (self.folder, self.batch, self.canary, self.notify, self.folder / RESOURCES):
+        for path in (self.folder, *self.arrays, self.canary, self.notify, self.folder / RESOURCES):
             with contextlib.suppress(FileNotFoundError):
                 users.add(path.stat().st_uid)
         return users
@@ -167,7 +190,7 @@ class Experiment:
 
     def own(self, elements: Sequence[Element]) -> list[Element]:
         """Those of some jobs that run one of its batch files."""
-        return [element for element in elements if element.is_of(self.batch, self.canary, self.notify)]
+        return [element for element in elements if element.is_of(*self.arrays, self.canary, self.notify)]
 
     def check_writable(self, indices: Sequence[int]) -> None:
         """Check that the jobs of this user could write where some of its runs write.

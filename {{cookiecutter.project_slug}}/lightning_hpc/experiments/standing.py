@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..locks import Holder
+from ..packing.packs import read_pack
 from ..runs.folder import RunFolder
 from ..runs.identity import another_name
 from ..scheduler.jobs import Element, endings
@@ -48,7 +49,7 @@ def standings(experiment: Experiment, elements: Sequence[Element] | None = None)
     # A run can have two elements, after a retry: what runs counts more than what waits, so it comes last.
     own = experiment.own(elements or ())
     waiting_first = sorted(own, key=lambda element: element.state != "PENDING")
-    queued = {index_of(element): element for element in waiting_first if not element.is_of(experiment.notify)}
+    queued = {index: element for element in waiting_first for index in runs_in(experiment, element)}
 
     users = {*experiment.users, os.getuid()}
     others = [element for element in elements or () if element not in own]
@@ -202,9 +203,18 @@ def with_endings(experiment: Experiment, stand: Sequence[Standing]) -> list[Stan
 
 
 def index_of(element: Element) -> int:
-    """The index in the manifest of an array element: its task plus the batch file's argument, the offset."""
+    """The run, or the pack, that is an element of an array: its task plus the batch file's argument, the offset."""
     last = element.batch.rpartition(" ")[2]
     return (element.task or 0) + (int(last) if last.isdigit() else 0)
+
+
+def runs_in(experiment: Experiment, element: Element) -> list[int]:
+    """The indices of the runs that one of an experiment's jobs has to do; [] for one that only says how it ended."""
+    if element.is_of(experiment.notify):
+        return []
+    if element.is_of(experiment.packed):
+        return read_pack(experiment.folder, index_of(element)).left
+    return [index_of(element)]
 
 
 ORDER = ("done", "running", "pending", "stopped", "lost", "failed", "waiting")

@@ -38,7 +38,8 @@ CAUSES = (
         "memory",
         "out of memory",
         "{retry} --memory with more than before; on a GPU, a smaller data.batch_size in a new experiment",
-        r"out.?of.?memory|oom.?kill|MemoryError|can(no|')t allocate memory|killed by signal: killed",
+        r"out.?of.?memory|oom.?kill|exceeded( job)? memory limit|MemoryError|can(no|')t allocate memory"
+        r"|killed by signal: killed",
     ),
     Cause(
         "nan",

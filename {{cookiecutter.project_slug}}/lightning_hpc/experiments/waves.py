@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..files import write_json
+from ..packing.packs import read_pack
 from ..scheduler.jobs import Element
 from ..scheduler.sbatch import asked_for
 from .experiment import Experiment
@@ -44,7 +45,7 @@ class Waves:
     """What was asked to be submitted, and what the job that submits a part of it has to know.
 
     Attributes:
-        todo: indices of the runs, ascending.
+        todo: indices of the runs, or numbers of the packs, ascending.
         limits: of the user's queue; all of them hold.
         array_limit: most elements of one array.
         throttle: most elements at a time; None: no limit.
@@ -52,6 +53,7 @@ class Waves:
         options: for sbatch, what the submitting shell had set by variables.
         jobs_before: how many lines jobs.jsonl had before.
         looked: names of jobs that were at their end and have looked whether a wave is due: they do so no more.
+        packed: True if an element of their arrays is a pack of runs.
     """
 
     todo: list[int]
@@ -62,6 +64,7 @@ class Waves:
     options: list[str]
     jobs_before: int
     looked: list[str]
+    packed: bool = False
 
     def room(self, elements: Sequence[Element]) -> int:
         """How many more jobs may be submitted beside those in the queue."""
@@ -99,14 +102,23 @@ def waiting(experiment: Experiment) -> list[int]:
     waves = read_waves(experiment)
     if waves is None:
         return []
+    left = waiting_elements(experiment, waves)
+    if not waves.packed:
+        return left
+    return [index for number in left for index in read_pack(experiment.folder, number).left]
+
+
+def waiting_elements(experiment: Experiment, waves: Waves) -> list[int]:
+    """What waits for the next wave as the arrays have it: runs or packs."""
+    batch = experiment.packed if waves.packed else experiment.batch
     submitted: set[int] = set()
     for row in experiment.jobs[waves.jobs_before :]:
-        submitted |= runs_of(row["arguments"], experiment.batch.name)
-    return [index for index in waves.todo if index not in submitted]
+        submitted |= elements_of(row["arguments"], batch.name)
+    return [number for number in waves.todo if number not in submitted]
 
 
-def runs_of(arguments: Sequence[str], batch: str) -> set[int]:
-    """The indices of the runs that a call of sbatch has submitted.
+def elements_of(arguments: Sequence[str], batch: str) -> set[int]:
+    """The runs, or the packs, that a call of sbatch has submitted.
 
     Args:
         arguments: those of the call.

@@ -232,6 +232,13 @@ def chunks(indices: Sequence[int], limit: int, throttle: int | None) -> list[tup
     return [(offset, array(group, share)) for offset, group in groups.items()]
 
 
-def log_option(logs: Path, offset: int) -> list[str]:
-    """sbatch's option for the logs of an array that does not start at run 0; the batch file has that of the first."""
-    return [f"--output={str(logs).replace('%', '%%')}/{offset}+%a.log"] if offset else []
+def log_option(logs: Path, offset: int, pack: bool = False) -> list[str]:
+    """sbatch's option for the logs of an array that does not start at 0; the batch file has that of the first.
+
+    Args:
+        logs: the folder.
+        offset: the run, or the pack, at which the array starts.
+        pack: True if its elements are packs.
+    """
+    name = f"{'pack-' if pack else ''}{offset}+%a.log"
+    return [f"--output={str(logs).replace('%', '%%')}/{name}"] if offset else []

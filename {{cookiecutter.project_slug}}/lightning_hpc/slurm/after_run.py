@@ -19,7 +19,7 @@ from ..experiments.waves import waiting
 from ..failures import noted_cause
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.owner import owner, restarts
-from ..runs.run import read_command_line
+from ..runs.run import Run, read_command_line
 from ..scheduler import jobs
 from ..scheduler.commands import LONG_PAUSES, NoAnswer
 from ..settings.command_line import take_options
@@ -48,12 +48,12 @@ def make_room(arguments: Sequence[str]) -> None:
     """Submit more runs of this one's experiment where its queue is limited; not after a canary or a `scancel`.
 
     Args:
-        arguments: what followed `Train.py fit`.
+        arguments: what followed `Train.py fit`; or those of a pack.
     """
     folders, rest = take_options(arguments, "--run")
-    indices, rest = take_options(rest, "--index")
+    elements, rest = take_options(rest, "--index", "--pack")
     canary, _ = take_options(rest, "--canary")
-    if not (folders and indices) or canary or "SLURM_JOB_ID" not in os.environ:
+    if not (folders and elements) or canary or "SLURM_JOB_ID" not in os.environ:
         return
 
     experiment = Experiment(folders[0])
@@ -85,17 +85,28 @@ def end_of_run(
         the job's exit code.
     """
     run = read_command_line("fit", arguments, root)
+    state = state_after(run, sliced)
+    return put_runs_back({run.folder: state}, state, arguments, max_requeues, resubmit)
+
+
+def state_after(run: Run, sliced: str | None = None) -> str:
+    """How a run stands after its processes have ended in this job: one of EXIT_CODES, written down where it was not.
+
+    Args:
+        run: the run, as its command line was read.
+        sliced: see `end_of_run`.
+    """
     folder, status = run.folder, run.folder.status()
     state = status.get("state")
     if state == "done":
-        return EXIT_CODES["done"]  # now or before: a canary may have got to the end
+        return state  # now or before: a canary may have got to the end
 
     # Only its owner writes a run's status.
     this_attempt = (os.environ.get("SLURM_JOB_ID"), restarts())
     if (status.get("slurm_job"), status.get("restarts")) != this_attempt:
         return never_began(folder)
     if run.settings.flat.get("canary") and status.get("canary") == "passed" and state == "interrupted":
-        return 0  # it was only to get through its first validation
+        return "done"  # it was only to get through its first validation
     cause = noted_cause(folder.path) if state == "running" else None
     if cause is not None and not cause.killed:  # rank 0 was ended with the others, before it could say why
         return give_up(folder, cause.reason)
@@ -104,15 +115,30 @@ def end_of_run(
         folder.update(state=state, reason="killed without a word: out of memory, or a node has failed")
     if sliced and state == "time limit" and not folder.advanced():
         return give_up(folder, no_progress(status, sliced))
+    return state
 
+
+def put_runs_back(
+    states: Mapping[RunFolder, str], state: str, arguments: Sequence[str], max_requeues: int, resubmit: Path | None
+) -> int:
+    """Put a job back into the queue for the runs that were stopped early; returns the job's exit code.
+
+    Args:
+        states: the runs of the job that go on with it, and how each was stopped.
+        state: how the job was stopped.
+        arguments, max_requeues, resubmit: see `put_back`.
+    """
     try:
         problem = put_back(state, arguments, max_requeues, resubmit)
     except NotPutBack as error:
         print(f"error: {error}. To continue: SlurmTrain.py retry, or submit it again", file=sys.stderr)
-        folder.update(reason=f"{state}; {error}")
+        for folder, stopped in states.items():
+            folder.update(reason=f"{stopped}; {error}")
         return EXIT_CODES[state]
     if problem:
-        return give_up(folder, problem)
+        for folder in states:
+            give_up(folder, problem)
+        return EXIT_CODES["failed"]
     return EXIT_CODES[state]
 
 
@@ -138,8 +164,8 @@ def finish_agent(code: int, arguments: Sequence[str], max_requeues: int, resubmi
     return code
 
 
-def never_began(folder: RunFolder) -> int:
-    """Note that this job has ended before its run began, unless the run is another's; returns the exit code."""
+def never_began(folder: RunFolder) -> str:
+    """Note that this job has ended before its run began, unless the run is another's; returns the state, failed."""
     status = folder.status()
     other = status.get("slurm_job")
     if other and other != os.environ.get("SLURM_JOB_ID") and status.get("state") != "failed":
@@ -149,7 +175,7 @@ def never_began(folder: RunFolder) -> int:
             found = str(error)
         if found is not None and found not in ENDED:
             print(f"error: this job has not begun: the run is that of job {other} ({found})", file=sys.stderr)
-            return EXIT_CODES["failed"]
+            return "failed"
 
     # Whoever runs it by hand, or in another job, holds its lock.
     try:
@@ -157,7 +183,7 @@ def never_began(folder: RunFolder) -> int:
             return give_up(folder, f"ended before it began on {os.uname().nodename}: see its log")
     except SettingsError as error:
         print(f"error: this job has not begun: {error}", file=sys.stderr)
-        return EXIT_CODES["failed"]
+        return "failed"
 
 
 def no_progress(status: Mapping[str, Any], sliced: str) -> str:
@@ -175,9 +201,9 @@ def no_progress(status: Mapping[str, Any], sliced: str) -> str:
     )
 
 
-def give_up(folder: RunFolder, reason: str) -> int:
-    """Note in the run's folder and in the log that the run has failed, and why; returns the exit code."""
+def give_up(folder: RunFolder, reason: str) -> str:
+    """Note in the run's folder and in the log that the run has failed, and why; returns the state, failed."""
     print(f"error: {reason}", file=sys.stderr)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.update(state="failed", reason=reason, exit_code=EXIT_CODES["failed"], **owner())
-    return EXIT_CODES["failed"]
+    return "failed"

@@ -18,6 +18,7 @@ from ..settings.errors import SettingsError
 # What each kind of job does, in the words that stand in its batch file.
 KINDS = {
     "array": "Element N of the array is run N of manifest.jsonl: sbatch --array=0-7%2 runs eight, two at a time.",
+    "pack": "Element N of the array is packs/N.json: runs of manifest.jsonl that share a job.",
     "canary": "The canary: one run that goes ahead until its first validation, and on whose success the others wait.",
     "notify": "Says once, when all runs of an experiment have ended, how they ended.",
     "evaluate": "Runs Train.py with the command line that is given to sbatch: test --run runs/…",
@@ -35,8 +36,8 @@ WAIT = 300
 # What a job's name ends with, beside the experiment's.
 SUFFIXES = {"canary": "-canary", "notify": "-ended", "agent": "-sweep"}
 
-# Who is told that the time limit is near: every rank, or the batch file alone (B:), which tells the agent.
-SIGNALS = {"array": "USR1", "canary": "USR1", "train": "USR1", "agent": "B:USR1"}
+# Who is told that the time limit is near: every rank, or the batch file alone (B:), which tells what it has started.
+SIGNALS = {"array": "USR1", "canary": "USR1", "train": "USR1", "agent": "B:USR1", "pack": "B:USR1"}
 
 
 def render(
@@ -161,7 +162,8 @@ def log(kind: str, experiment: Path | None) -> str:
     folder = str(experiment / "logs").replace("%", "%%")
     if "\\" in folder or "\n" in folder:
         raise SettingsError(f"SLURM can't write a log into {experiment}: rename the folder with the backslash")
-    return f"{folder}/{'%a' if kind == 'array' else f'{kind}-%j'}.log"
+    names = {"array": "%a", "pack": "pack-%a"}
+    return f"{folder}/{names.get(kind, f'{kind}-%j')}.log"
 
 
 def small(preset: Preset, resources: Resources) -> Resources:

@@ -35,6 +35,7 @@ from ..settings.flat import find_settings_file
 from ..settings.yaml_files import typed_value
 from . import after_run
 from .other_jobs import render_files, submit_evaluation
+from .pack import finish_pack, run_pack
 from .parser import parser
 from .submission import retry, submit_plan
 
@@ -213,6 +214,8 @@ def end_of_job(arguments: argparse.Namespace, root: Path) -> int:
     rest = [argument for argument in arguments.arguments if argument != "--"]
     if arguments.agent is not None:
         return after_run.finish_agent(arguments.agent, rest, arguments.max_requeues, arguments.resubmit)
+    if "--pack" in rest:
+        return finish_pack(rest, root, arguments.max_requeues, arguments.resubmit, arguments.slice)
     return after_run.finish(rest, root, arguments.max_requeues, arguments.resubmit, arguments.slice)
 
 
@@ -226,6 +229,7 @@ COMMANDS = dict(
     eval=submit_evaluation,
     render=render_files,
     cluster=hold_against_cluster,
+    pack=run_pack,
     finish=end_of_job,
     notify=announce_end,
 )

@@ -1,7 +1,9 @@
 """Jobs beside those of experiments: tests of a run, agents of a sweep, and the batch files for use by hand."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..arrays.calls import show_calls
 from ..clusters import presets
@@ -29,7 +31,7 @@ def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
         pass  # a run that was started by hand
 
     preset, asked = asked_for(arguments, root, earlier)
-    resources = resolve(preset, {**asked, "slice": None})  # a test does not go on where it was
+    resources = resolve(preset, alone({**asked, "slice": None}))  # a test does not go on where it was
     text = render(preset, resources, "evaluate", name=f"test-{run.name}", project=root, code=code, experiment=run)
     file = run / "logs" / "test.sbatch"
     call = [str(file), "test", "--run", str(run)]
@@ -48,7 +50,7 @@ def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
 def render_files(arguments: argparse.Namespace, root: Path) -> int:
     """`render`: write slurm/*.sbatch."""
     preset, asked = asked_for(arguments, root, {})
-    resources = resolve(preset, asked, partial=True)
+    resources = resolve(preset, alone(asked), partial=True)
     for kind, name in BY_HAND.items():
         file = root / name
         text = render(preset, resources, kind, name=root.name)
@@ -59,6 +61,11 @@ def render_files(arguments: argparse.Namespace, root: Path) -> int:
             write_atomically(file, text)
             print(f"written: {file}")
     return 0
+
+
+def alone(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job asks for that is not shared by several runs."""
+    return {**asked, "pack": None}
 
 
 def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> str:
@@ -79,7 +86,7 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, fo
     """
     preset = presets.choose(cluster, root)
     asked = presets.project_resources(root)
-    resources = resolve(preset, asked, array=count)
+    resources = resolve(preset, alone(asked), array=count)
     for line in about_slices(resources, root / "runs"):
         print(line)
     file = root / folder / f"{Path(sweep_id).name}.sbatch"

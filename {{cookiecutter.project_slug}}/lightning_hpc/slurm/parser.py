@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--slice", metavar="TIME", help="of a run that is cut in slices: how long this one was")
     sub.add_argument("--agent", type=int, metavar="CODE", help="of a sweep's agent: its exit code")
     sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    sub = command("pack", "(called by batch files) run the runs that share this job")
+    sub.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the experiment's folder")
+    sub.add_argument("--pack", type=int, required=True, metavar="N", help="which of its packs")
     command("notify", "(called by batch files) say how an experiment has ended", "folder")
     return main
 

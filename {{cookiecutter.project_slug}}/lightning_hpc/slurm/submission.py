@@ -12,19 +12,17 @@ from ..clusters.consequences import cost, trainer_settings
 from ..clusters.placement import doubts, resolve
 from ..clusters.presets import Preset
 from ..clusters.resources import Resources
-from ..code.compare import notes_on_done
 from ..code.snapshot import notes_on_code
 from ..experiments.early_endings import with_early_endings
 from ..experiments.experiment import WAIT, Experiment, only_submission
-from ..experiments.links import done_elsewhere, link_runs, remove_broken_links
+from ..experiments.links import link_runs, remove_broken_links
 from ..experiments.standing import counts, standings
 from ..experiments.triage import of_cause
 from ..experiments.waves import forget_waves, waiting
 from ..experiments.writing import write
 from ..files import write_atomically
-from ..runs.folder import RunFolder
+from ..packing.packs import new_numbers, numbers, write_packs
 from ..runs.plan import Plan, plan
-from ..runs.prior_runs import finished_in_wandb, place_of
 from ..runs.specification import read_specification
 from ..scheduler import sbatch
 from ..scheduler.commands import PAUSES
@@ -33,6 +31,7 @@ from ..settings.errors import SettingsError
 from ..settings.places import quoted
 from .asked import about_slices, asked_for
 from .batch import render
+from .done import already_done, linkable
 
 
 def agreed(question: str, arguments: argparse.Namespace) -> bool:
@@ -81,11 +80,13 @@ def submit_plan(arguments: argparse.Namespace, root: Path) -> int:
     if arguments.dry_run:
         experiment = Experiment(planned.folder, planned=False)
         places = dict(project=root, code=experiment.folder / "code", experiment=experiment.folder)
-        print(render(preset, resources, "array", planned.name, **places))
-        now = first_wave(todo, preset, resources, [], arguments.canary)
-        for line in about_waves(todo, now, preset, resources):
+        print(render(preset, resources, "array" if resources.pack == 1 else "pack", planned.name, **places))
+        new = elements_for(todo, resources, [])
+        now = first_wave(new, preset, resources, [], arguments.canary)
+        for line in about_waves(new, now, preset, resources):
             print(line)
-        show_calls(calls_for(experiment, now, preset, resources, arguments.canary), preset)
+        canary = todo[0] if arguments.canary else None
+        show_calls(calls_for(experiment, now, preset, resources, canary), preset)
         return 0
     if not agreed("Submit?" if todo else "Link them?", arguments):
         return 1
@@ -167,8 +168,9 @@ def submit_again(
     ]:
         print(line)
     if arguments.dry_run:
-        now = first_wave(todo, preset, resources, elements)
-        for line in about_waves(todo, now, preset, resources):
+        new = elements_for(todo, resources, numbers(experiment.folder))
+        now = first_wave(new, preset, resources, elements)
+        for line in about_waves(new, now, preset, resources):
             print(line)
         show_calls(calls_for(experiment, now, preset, resources, beside=experiment.own(elements)), preset)
         return 0
@@ -180,6 +182,17 @@ def submit_again(
     experiment.write_resources(asked)
     write_batch_files(experiment, preset, resources, root, canary=False)
     return send_in_waves(experiment, todo, preset, resources, elements)
+
+
+def elements_for(todo: Sequence[int], resources: Resources, taken: Sequence[int]) -> list[int]:
+    """What an array counts: the runs themselves, or the packs that they get.
+
+    Args:
+        todo: indices of the runs, ascending.
+        resources: what each job gets.
+        taken: numbers of the experiment's packs.
+    """
+    return new_numbers(taken, todo, resources.pack) if resources.pack > 1 else list(todo)
 
 
 def send_in_waves(
@@ -202,11 +215,12 @@ def send_in_waves(
     Raises:
         SettingsError: there is no room, or SLURM refuses.
     """
-    now = first_wave(todo, preset, resources, elements, canary)
-    for line in about_waves(todo, now, preset, resources):
+    new = elements_for(todo, resources, numbers(experiment.folder))
+    now = first_wave(new, preset, resources, elements, canary)
+    for line in about_waves(new, now, preset, resources):
         print(line)
     beside = experiment.own(elements)
-    active = [element for element in beside if element.is_of(experiment.batch)]
+    active = [element for element in beside if element.is_of(*experiment.arrays)]
     if not now and not active:
         raise SettingsError(
             f"your queue on {preset.name} is full, so nothing is submitted. The experiment is planned: "
@@ -215,13 +229,16 @@ def send_in_waves(
 
     # What waits is written down first: if this is killed, `status` still says what was to come. Where requeue is
     # forbidden, runs that are stopped early may have to wait, too.
-    if len(now) < len(todo) or (queue_limits(preset, resources) and not preset.requeue):
-        note_waves(experiment, todo, preset, resources)
+    if resources.pack > 1:
+        write_packs(experiment.folder, new, todo, resources.pack)
+    if len(now) < len(new) or (queue_limits(preset, resources) and not preset.requeue):
+        note_waves(experiment, new, preset, resources)
     else:
         forget_waves(experiment)
     if not now:
         return 0
-    return send(experiment, calls_for(experiment, now, preset, resources, canary, beside), preset)
+    first = todo[0] if canary else None
+    return send(experiment, calls_for(experiment, now, preset, resources, first, beside), preset)
 
 
 def check_plan(planned: Plan) -> None:
@@ -237,51 +254,10 @@ def check_plan(planned: Plan) -> None:
     check_all(((str(run), planned.run_of(run)) for run in planned.runs), progress)
 
 
-def already_done(planned: Plan, check_wandb: bool, root: Path) -> set[int]:
-    """Indices of the runs that are done here, by identity; and of those that W&B has as finished, if that is asked."""
-    statuses = [RunFolder(file.parent).status() for file in planned.folder.glob("*/status.json")]
-    ended = [status for status in statuses if status.get("state") == "done"]
-    settings = planned.run_of(planned.runs[0]).settings.flat
-    for line in notes_on_done(ended, root, planned.folder.parent, settings):
-        print(line)
-
-    done = {status["identity"] for status in ended}
-    if check_wandb:
-        place = place_of(settings)
-        if not place:
-            raise SettingsError(
-                "--check-wandb: these runs have no W&B logger in trainer.logger, so there is no project"
-            )
-        done |= finished_in_wandb([run.identity for run in planned.runs], **place)
-    return {run.index for run in planned.runs if run.identity in done}
-
-
-def linkable(planned: Plan, todo: Sequence[int], link: bool, root: Path) -> dict[str, Path]:
-    """The runs that are done in another experiment, identity → folder; says so, and what to type.
-
-    Args:
-        planned: the plan.
-        todo: indices of the runs that would be trained.
-        link: True if they are to be linked.
-        root: the project's folder.
-    """
-    found = done_elsewhere(planned.folder, [planned.runs[index].identity for index in todo])
-    if not found:
-        return {}
-    names = ", ".join(sorted({run.parent.name for run in found.values()}))
-    offer = "they are linked" if link else "--link links them instead of training them again"
-    print(f"{len(found)} of them are done in another experiment ({names}): {offer}")
-    settings = planned.run_of(planned.runs[0]).settings.flat
-    statuses = [RunFolder(run).status() for run in found.values()]
-    for line in notes_on_done(statuses, root, planned.folder.parent, settings):
-        print(line)
-    return found
-
-
 def write_batch_files(
     experiment: Experiment, preset: Preset, resources: Resources, project: Path, canary: bool
 ) -> None:
-    """Write job.sbatch and, where they are needed, canary.sbatch and notify.sbatch.
+    """Write job.sbatch, or pack.sbatch, and where they are needed canary.sbatch and notify.sbatch.
 
     Args:
         experiment: the planned experiment.
@@ -290,7 +266,7 @@ def write_batch_files(
         project: the working folder of the jobs.
         canary: True if the first run goes ahead alone.
     """
-    files = {"array": experiment.batch}
+    files = {"array": experiment.batch} if resources.pack == 1 else {"pack": experiment.packed}
     if canary:
         files["canary"] = experiment.canary
     if notified(resources):
