@@ -34,6 +34,10 @@ class Greedy(Slow):
             time.sleep(30)
         return super().training_step(batch, batch_idx)
 """
+MEASURED = ("seconds", "time/", "memory/", "usage/")
+NO_REQUEUE = (
+    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +67,15 @@ def assert_equal_to_the_bit(experiment: Experiment, references: dict) -> None:
 
 
 def computed(run) -> list[dict[str, str]]:
-    """The rows of metrics.csv, without what is measured."""
+    """The rows of metrics.csv that hold more than measured times and memory, without these."""
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if not name.startswith("usage/")} for row in rows]
+    kept = []
+    for row in rows:
+        values = {name: value for name, value in row.items() if value and not name.startswith(MEASURED)}
+        if values.keys() - {"step", "epoch"}:
+            kept.append(values)
+    return kept
 
 
 def test_one_is_killed_one_has_no_memory_one_fails_and_the_time_is_over(limited):
@@ -113,3 +122,19 @@ def test_one_is_killed_one_has_no_memory_one_fails_and_the_time_is_over(limited)
         "SlurmTrain.py", "status", "runs/packed"
     )
     assert_equal_to_the_bit(experiment, limited.undisturbed({"packed": (0, 1, 2, 4)})["packed"])
+
+
+def test_a_pack_is_preempted_where_requeue_is_forbidden(project, slurm):
+    """SLURM tells each step by itself, so all save in their 15 s of grace, and the pack is submitted anew."""
+    (project.folder / "configs" / "clusters" / "packed.yaml").write_text(NO_REQUEUE)
+    runs = {"trial": [0, 1], "model.pause": [0.3], "trainer.max_epochs": [4]}
+    options = ["--cluster=packed", "--partition=patient", "--pack=2", "--no-check"]
+    experiment = project.submit("packed-patient", *options, parameters=runs)
+    job = experiment.job
+    experiment.wait(lambda: experiment.training(0) and experiment.training(1), "both to train")
+    slurm.sbatch("--partition=high", "--nodelist=127.0.0.3", "--exclusive", "--wrap=sleep 1", cwd=slurm.folder)
+    experiment.wait_states("done", "done")
+    experiment.wait_empty()
+    assert experiment.job != job and [experiment.status(index)["attempt"] for index in (0, 1)] == [2, 2]
+    assert all("saves and stops" in experiment.log(index) for index in (0, 1))
+    assert_equal_to_the_bit(experiment, project.undisturbed({"packed-patient": (0, 1)})["packed-patient"])

@@ -16,8 +16,7 @@ def cost(count: int, resources: Resources) -> str:
     """
     runs = f"{count} run{'s' * (count != 1)}"
     if resources.pack > 1:
-        jobs = f"{math.ceil(count / resources.pack)} job{'s' * (count > resources.pack)}"
-        runs, count = f"{runs}, {resources.pack} runs per job: {jobs}", math.ceil(count / resources.pack)
+        runs, count = in_packs(count, resources.pack), math.ceil(count / resources.pack)
     limited = resources.throttle and resources.throttle < count
     at_once = f", {resources.throttle} at a time" if limited else ""
     gpus = resources.gpus * resources.nodes
@@ -35,6 +34,12 @@ def cost(count: int, resources: Resources) -> str:
     length, number = resources.slice_seconds / 3600, math.ceil(resources.seconds / resources.slice_seconds)
     slices = f"in slices of {rounded(length)} h, about {number} a run"
     return f"{runs} × {share} = {rounded(total)} {what}-hours as estimated, {slices}{at_once}"
+
+
+def in_packs(count: int, size: int) -> str:
+    """How many jobs some runs share: `1000 runs, 4 runs per job: 250 jobs`."""
+    jobs = math.ceil(count / size)
+    return f"{count} run{'s' * (count != 1)}, {size} runs per job: {jobs} job{'s' * (jobs != 1)}"
 
 
 def rounded(number: float) -> str:

@@ -24,13 +24,15 @@ def asked_for(arguments: argparse.Namespace, root: Path, earlier: dict[str, Any]
     """
     # Each layer is read by itself: it may use other names for the same keys, and a mistake is reported with its place.
     given = {name: from_command_line(name, text) for name, text in arguments.resources}
-    layers = {
-        **read_resources(presets.project_resources(root), presets.PROJECT_RESOURCES),
-        **read_resources(earlier),
-        **read_resources(given, "command line"),
-    }
+    layers = {**written_down(root, earlier), **read_resources(given, "command line")}
     preset = presets.choose(arguments.cluster or layers.get("cluster"), root)
     return preset, {**layers, "cluster": preset.name}
+
+
+def written_down(root: Path, earlier: dict[str, Any]) -> dict[str, Any]:
+    """The resources that files say: the project's own, over them `earlier`, see `asked_for`."""
+    own = read_resources(presets.project_resources(root), presets.PROJECT_RESOURCES)
+    return {**own, **read_resources(earlier)}
 
 
 def about_slices(resources: Resources, runs: Path, experiment: str | None = None) -> list[str]:

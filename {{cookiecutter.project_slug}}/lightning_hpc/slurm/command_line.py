@@ -17,6 +17,7 @@ from ..arrays.next_wave import submit_next_wave
 from ..arrays.put_back import element
 from ..clusters import presets
 from ..clusters.comparison import compare, first_preset
+from ..clusters.consequences import in_packs
 from ..clusters.own_words import ask_cluster
 from ..experiments.early_endings import with_early_endings
 from ..experiments.experiment import WAIT, Experiment, only_submission
@@ -34,6 +35,7 @@ from ..settings.errors import SettingsError
 from ..settings.flat import find_settings_file
 from ..settings.yaml_files import typed_value
 from . import after_run
+from .asked import written_down
 from .other_jobs import render_files, submit_evaluation
 from .pack import finish_pack, run_pack
 from .parser import parser
@@ -58,14 +60,17 @@ def main(argv: Sequence[str], root: Path, on_host: Command | None = None) -> int
 
 def show_plan(arguments: argparse.Namespace, root: Path) -> int:
     """`plan`: print the runs of a specification."""
-    planned = plan(read_specification(arguments.spec), root, arguments.name)
+    spec = read_specification(arguments.spec)
+    planned = plan(spec, root, arguments.name)
     for run in planned.runs:
         if arguments.jsonl:
             print(json.dumps(vars(run), default=str))
         else:
             print(f"{run.index:>5}  {run.identity[:8]}  {run.folder}")
     if not arguments.jsonl:
-        print("\n".join([planned.summary(), *planned.notes]))
+        size = written_down(root, spec.get("resources") or {}).get("pack") or 1
+        packed = [in_packs(len(planned.runs), size)] if size > 1 else []
+        print("\n".join([planned.summary(), *packed, *planned.notes]))
     return 0
 
 
