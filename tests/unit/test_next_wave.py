@@ -206,12 +206,12 @@ def test_status_says_what_waits_and_whether_anybody_will_submit_it(begun):
 def test_a_run_that_was_stopped_and_finds_the_queue_full_waits_for_the_next_wave(begun, told):
     """Its own job still has its place in the queue, and is not one that would run it again."""
     told.says("squeue", lines(begun, 0))
-    assert join_next_wave(begun, 0, "12_0")
+    assert join_next_wave(begun, 0, "12_0", packed=False)
     assert submitted(told) == ["--array=0,8-11"] and waiting(begun) == []
 
 
 def test_where_requeue_is_forbidden_all_may_have_to_wait_for_a_wave(experiment, told, monkeypatch):
-    assert not join_next_wave(experiment, 0, "12_0")  # nobody has noted how waves are submitted
+    assert not join_next_wave(experiment, 0, "12_0", packed=False)  # nobody has noted how waves are submitted
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     told.says("sbatch", "12")
     for requeue in (True, False):
