@@ -1,14 +1,17 @@
 """--on HOST through a real sshd, to a SLURM that answers as it is told: what goes over, once, and what is refused."""
 
+import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
+from told_slurm import line
 
-CALL = re.compile(r"-- there bash -l -s$", re.MULTILINE)
+from lightning_hpc.code.snapshot import take_snapshot
 
 
 def files_below(folder):
@@ -22,6 +25,7 @@ def test_a_submission_is_one_login_one_call_and_one_sbatch(laptop, tmp_path):
     code, told, errors = laptop.submit("--time", "2:00:00", "--throttle=1")
     assert code == 0, errors
     assert "submitted: 42" in told
+    assert told.splitlines()[-1] == "from here: python SlurmTrain.py status runs/study --on private"
     assert (laptop.sshd.logins() - logins, len(laptop.sshd.calls()) - calls) == (1, 1)
     (call,) = laptop.slurm.calls("sbatch")
     assert call == f"--parsable --array=0-1%1 {laptop.there}/runs/study/job.sbatch"
@@ -39,6 +43,24 @@ def test_a_submission_is_one_login_one_call_and_one_sbatch(laptop, tmp_path):
     code, told, errors = laptop.slurm_train("status", "runs/study")
     assert code == 0 and "000-" in told and "001-" in told, errors
     assert (laptop.sshd.logins() - logins, len(laptop.sshd.calls()) - calls) == (1, 2)
+
+
+def test_jobs_have_the_version_of_the_laptop(laptop):
+    """The folder there has no git; a change that is made there by hand is told all the same."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert laptop.submit()[0] == 0
+    code = laptop.there / "runs" / "study" / "code"
+    note, diff = json.loads((code / "commit.json").read_text()), (code / "uncommitted.diff").read_text()
+    assert (note["commit"], note["uncommitted_changes"]) == (commit, True)
+    assert "+++ b/configs/jobs/study.yaml" in diff and "not as it was sent" not in diff
+    assert {"README.md", ".gitignore"} <= set(note["files"]) and not note["left_out"]
+
+    (laptop.there / "Train.py").write_text("# changed there\n")
+    (laptop.there / "own.py").write_text("OWN = 1\n")
+    take_snapshot(laptop.there, laptop.there / "copy", laptop.there / "runs")
+    note, diff = (laptop.there / "copy" / name for name in ("commit.json", "uncommitted.diff"))
+    assert {"Train.py", "own.py"} <= set(json.loads(note.read_text())["files"])
+    assert diff.read_text().startswith("# not as it was sent, or new: Train.py\n# not as it was sent, or new: own.py\n")
 
 
 def test_a_dry_run_and_a_plan_send_nothing(laptop):
@@ -101,8 +123,12 @@ def test_what_is_missing_there_is_said_with_what_to_do(laptop):
 
     laptop.describe(folder=f"{laptop.there}/nowhere")
     code, _, errors = laptop.submit()
-    assert code == 2 and "there is no folder" in errors and "mkdir -p" in errors
+    assert code == 2 and "there is no folder" in errors
     assert not (laptop.there / "nowhere").exists()
+
+    # The line that it says can be typed as it is.
+    subprocess.run(errors.rpartition(" yet: ")[2], shell=True, check=True)
+    assert (laptop.there / "nowhere").is_dir()
 
 
 def test_errors_of_the_host_are_errors_here(laptop):
@@ -112,6 +138,28 @@ def test_errors_of_the_host_are_errors_here(laptop):
     code, _, errors = laptop.submit()
     assert code == 2 and "error: study is there already, with 2 runs" in errors
     assert len(laptop.slurm.calls("sbatch")) == 1
+
+
+def test_retry_asks_here_and_cancel_is_done_there(laptop):
+    assert laptop.submit()[0] == 0
+    code, told, _ = laptop.slurm_train("retry", "runs/study", "--dry-run", "--time=3:00:00")
+    assert code == 0 and "to submit: 0-1" in told and len(laptop.slurm.calls("sbatch")) == 1
+    code, told, errors = laptop.slurm_train("retry", "runs/study")
+    assert code == 2 and "to submit: 0-1" in told and errors == "error: nobody is here to answer: say --yes\n"
+    assert len(laptop.slurm.calls("sbatch")) == 1
+
+    (laptop.folder / "fresh.py").write_text("FRESH = 1\n")
+    code, told, errors = laptop.slurm_train("retry", "runs/study", "--yes", "--fresh-code", "--time=3:00:00")
+    assert code == 0 and len(laptop.slurm.calls("sbatch")) == 2, errors
+    assert (laptop.there / "runs" / "study" / "code-2" / "fresh.py").exists()
+    assert "#SBATCH --time=3:00:00" in (laptop.there / "runs" / "study" / "job.sbatch").read_text()
+
+    batch = laptop.there.resolve() / "runs" / "study" / "job.sbatch"
+    laptop.slurm.says("squeue", line("42", "0", "PENDING", str(batch)))
+    code, told, errors = laptop.slurm_train("cancel", "runs/study")
+    assert code == 0 and "1 to cancel" in told, errors
+    (call,) = laptop.slurm.calls("scancel")
+    assert call.endswith("42")
 
 
 def test_a_lost_connection_during_a_submission_is_said_and_loses_nothing(laptop):

@@ -1,5 +1,7 @@
 """Which files are the project's code: what git tracks, and new code that is not ignored; and what is left out, and why.
 
+Where there is no git, what was sent from a laptop counts as tracked.
+
 A snapshot copies these files; a run's fingerprint is made from those of them that can change its result.
 """
 
@@ -11,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from .git import Listing, list_files
 from .keys import PROGRAMS, key_by_name
+from .sent import sent_files
 
 # What is code although git does not track it: programs of any size, and these as long as they are small.
 TEXTS = {".yaml", ".yml", ".json", ".toml", ".j2", ".txt", ".cfg", ".ini", ".csv", ".tsv"}
@@ -76,6 +79,9 @@ def add_folder(code: Code, place: str, runs: Path | None, visited: set[Path]) ->
     listing = list_files(folder)
     if listing is None:
         listing = Listing([], list(walk(folder)))
+    if not listing.tracked:
+        sent = dict.fromkeys(sent_files(folder))
+        listing = Listing(list(sent), [name for name in listing.others if name not in sent])
     environments: dict[Path, bool] = {}
 
     for path, is_tracked in [*((path, True) for path in listing.tracked), *((path, False) for path in listing.others)]:

@@ -12,6 +12,7 @@ from ..settings.places import NOTE, note_of
 from .git import changed_files, commit_of, committed_sizes, diff_of, ignored_code, machine_room_changed
 from .keys import key_by_name, key_in
 from .listing import LARGEST_TEXT, NO_CODE, Code, read_code
+from .sent import sent_version
 
 DIFF = "uncommitted.diff"
 
@@ -138,9 +139,9 @@ def read_version(root: Path, code: Code | None = None) -> Version:
         return Version(note["commit"], note.get("uncommitted_changes"), diff)
 
     commit = commit_of(root)
-    if commit is None:
-        return Version()
     new = (code or read_code(root)).new
+    if commit is None:
+        return Version(**sent_version(root, new))
     changed = changed_files(root)
     if not new and not changed:
         return Version(commit, False)

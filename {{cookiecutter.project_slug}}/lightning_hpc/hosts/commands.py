@@ -31,7 +31,7 @@ SCRIPT = Path(__file__).with_name("there.sh")
 
 # What the script may find, and what to do about it.
 PROBLEMS = {
-    "no-folder": "there is no folder {folder} on {host} yet: ssh {host} mkdir -p {folder}",
+    "no-folder": "there is no folder {folder} on {host} yet: {mkdir}",
     "no-project": "{folder} on {host} has no SlurmTrain.py yet: `submit` sends the project",
     "not-writable": "{folder} on {host} can't be written: is a quota full?",
     "incomplete": "what was sent to {host} has not arrived whole, and nothing was changed there: try again",
@@ -96,7 +96,10 @@ def submit(arguments: argparse.Namespace, host: Host, root: Path) -> int:
         return 0
     if not agreed(f"Submit on {host.name}?", arguments):
         return 1
-    return run_there(there, host, root, parcel, asked, planned.folder)
+    code = run_there(there, host, root, parcel, asked, planned.folder)
+    if code == 0:
+        print(f"from here: {look_at(planned.folder, arguments)}")
+    return code
 
 
 def retry(arguments: argparse.Namespace, host: Host, root: Path) -> int:
@@ -158,7 +161,7 @@ def run_there(
         asked = read_resources(presets.project_resources(root), presets.PROJECT_RESOURCES)
     changes_something = arguments.command != "status" and not arguments.dry_run
     script = script_for(arguments, host, preset_of(arguments, host, root), asked, root, parcel, changes_something)
-    look = command("SlurmTrain.py", "status", experiment or arguments.folder, "--on", arguments.on)
+    look = look_at(experiment or arguments.folder, arguments)
     try:
         told = run_script(host.host, script, parcel.archive() if parcel else b"")
     except LostConnection as error:
@@ -173,6 +176,11 @@ def run_there(
             print(f"`{arguments.command}` goes on there; to see: {look}", file=sys.stderr)
         raise
     return understood(told, host)
+
+
+def look_at(experiment: Path | str, arguments: argparse.Namespace) -> str:
+    """What to type to see how an experiment on that host stands."""
+    return command("SlurmTrain.py", "status", experiment, "--on", arguments.on)
 
 
 def preset_of(arguments: argparse.Namespace, host: Host, root: Path) -> Preset | None:
@@ -226,5 +234,7 @@ def understood(told: list[str], host: Host) -> int:
         elif word == "ended":
             return int(rest)
         elif word in PROBLEMS:
-            raise SettingsError(PROBLEMS[word].format(host=host.host, folder=shlex.quote(host.folder), what=rest))
+            # Quoted twice: the shell there takes the words apart again.
+            mkdir = shlex.join(["ssh", host.host, shlex.join(["mkdir", "-p", host.folder])])
+            raise SettingsError(PROBLEMS[word].format(host=host.host, folder=host.folder, what=rest, mkdir=mkdir))
     raise LostConnection(f"{host.host} has ended the command before it was done")

@@ -1,14 +1,14 @@
 """What goes over to a host: the project's code, by the rules of a snapshot, and the files of a specification."""
 
-import hashlib
 import io
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..code.listing import read_code
-from ..code.snapshot import check_keys
+from ..code.sent import SUMS, VERSION, line_of, version_text
+from ..code.snapshot import Version, check_keys, read_version
 from ..settings.errors import SettingsError
 from ..settings.flat import read_settings
 from ..settings.layers import BASE
@@ -23,11 +23,13 @@ class Parcel:
         root: the project's folder.
         files: their paths in it, with slashes, sorted.
         links: links to folders of the project, with what they point to.
+        version: which version of the code they are.
     """
 
     root: Path
     files: list[str]
-    links: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str]
+    version: Version
 
     @property
     def size(self) -> int:
@@ -35,13 +37,13 @@ class Parcel:
         return sum((self.root / name).stat().st_size for name in self.files)
 
     def archive(self) -> bytes:
-        """A tar archive: the files below files/, and `sent`, the list of their SHA-256 as sha256sum writes it."""
+        """A tar archive: the files below files/, and beside it their SHA-256 and which version they are."""
         sums = []
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
             for name in self.files:
                 content = (self.root / name).read_bytes()
-                sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+                sums.append(line_of(name, content))
                 member = nobodys(archive.gettarinfo(self.root / name, f"files/{name}"))
                 member.size = len(content)  # as it was read: somebody may be writing it
                 archive.addfile(member, io.BytesIO(content))
@@ -51,10 +53,12 @@ class Parcel:
                 member.type, member.linkname = tarfile.SYMTYPE, target
                 archive.addfile(member)
 
-            text = "".join(sums).encode()
-            member = tarfile.TarInfo("sent")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text))
+            version = version_text(self.version.commit, self.version.uncommitted_changes, self.version.diff)
+            for name, text in ((SUMS, "".join(sums)), (VERSION, version)):
+                content = text.encode()
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
         return stream.getvalue()
 
 
@@ -88,7 +92,7 @@ def pack(root: Path, named: Iterable[Path] = ()) -> Parcel:
         if not name.isprintable() or "\\" in name:
             raise SettingsError(f"{name!r} can't be sent: give it a name without backslashes and control characters")
     links = {name: target for name, target in code.links.items() if not target.startswith("/")}
-    return Parcel(code.root, code.files, links)
+    return Parcel(code.root, code.files, links, read_version(root, code))
 
 
 def within(file: Path, root: Path) -> str:

@@ -182,11 +182,12 @@ def run_script(host: str, script: str, sent: bytes = b"") -> list[str]:
     talk = Conversation(command, f"mark='{mark}'\n{script}".encode() + sent)
     told: list[str] = []
     for line in talk.lines():
-        if line.startswith(mark):
-            told.append(line.removeprefix(mark).strip())
+        words, found, rest = line.partition(mark)  # not always a line of its own: the one before may have no end
+        if talk.begun and (words or not found):  # before that, a profile greets
+            print(words, file=sys.stderr if words.startswith("error: ") else sys.stdout, flush=True)
+        if found:
+            told.append(rest.strip())
             talk.begun = True
-        elif talk.begun:  # before that, a profile greets
-            print(line, file=sys.stderr if line.startswith("error: ") else sys.stdout, flush=True)
 
     if not told and talk.code and (problem := refusal(host, talk.errors)):
         raise problem

@@ -12,7 +12,7 @@ put() {
     mv -fT -- "$1" "$2" || fail not-writable
 }
 
-# Put the files of the archive where they belong. .sent lists those of last time, so it is known what was changed here
+# Put the files of the archive where they belong. .sent/sums lists those of last time, so it is known what was changed here
 # since, which is kept, and what is no longer in the project, which goes.
 receive() {
     local name kept
@@ -20,9 +20,9 @@ receive() {
     incoming=$(mktemp -d "$PWD/.incoming-XXXXXXXX" 2>/dev/null) || fail not-writable
     trap 'rm -rf -- "$incoming"' EXIT
     tar -xf - --no-same-owner -C "$incoming" || fail incomplete
-    (cd "$incoming/files" && sha256sum --check --strict --quiet ../sent) >/dev/null 2>&1 || fail incomplete
+    (cd "$incoming/files" && sha256sum --check --strict --quiet ../.sent/sums) >/dev/null 2>&1 || fail incomplete
     (cd "$incoming/files" && find . -type l -printf '%P\n') > "$incoming/links"
-    cut -c67- "$incoming/sent" > "$incoming/names"
+    cut -c67- "$incoming/.sent/sums" > "$incoming/names"
 
     # Nothing is written outside this folder, not even through a link in it.
     while IFS= read -r name; do
@@ -32,27 +32,29 @@ receive() {
         esac
     done < <(cat "$incoming/names" "$incoming/links" | xargs -d '\n' dirname -- | sort -u)
 
-    [ -f .sent ] || : > .sent
+    mkdir -p .sent
+    touch .sent/sums || fail not-writable
     while IFS= read -r name; do
         if [ -f "$name" ]; then printf '%s\0' "$name"; fi
-    done < <(cut -c67- .sent "$incoming/sent" | sort -u) | xargs -0 -r sha256sum -- > "$incoming/here"
+    done < <(cut -c67- .sent/sums "$incoming/.sent/sums" | sort -u) | xargs -0 -r sha256sum -- > "$incoming/here"
 
     kept=.replaced/$(date +%Y%m%d-%H%M%S)
     while IFS= read -r name; do
         put "$name" "$kept/$name"
         say kept "$kept/$name"
-    done < <(grep -vxF -f .sent -f "$incoming/sent" "$incoming/here" | cut -c67-)
+    done < <(grep -vxF -f .sent/sums -f "$incoming/.sent/sums" "$incoming/here" | cut -c67-)
 
     while IFS= read -r name; do
         rm -f -- "$name"
-    done < <(grep -xF -f .sent "$incoming/here" | cut -c67- | grep -vxF -f "$incoming/names")
+    done < <(grep -xF -f .sent/sums "$incoming/here" | cut -c67- | grep -vxF -f "$incoming/names")
 
-    grep -vxF -f "$incoming/here" "$incoming/sent" | cut -c67- > "$incoming/new"
+    grep -vxF -f "$incoming/here" "$incoming/.sent/sums" | cut -c67- > "$incoming/new"
     while IFS= read -r name; do
         [ -d "$name" ] && ! [ -L "$name" ] && fail in-the-way "$name"
         put "$incoming/files/$name" "$name"
     done < <(cat "$incoming/new" "$incoming/links")
-    mv -f -- "$incoming/sent" .sent || fail not-writable
+    put "$incoming/.sent/version.json" .sent/version.json
+    put "$incoming/.sent/sums" .sent/sums
     rm -rf -- "$incoming"
 }
 
