@@ -20,6 +20,7 @@ from lightning_hpc.scheduler import sbatch
 from lightning_hpc.scheduler.jobs import Element
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.slurm import after_run
+from lightning_hpc.slurm.other_jobs import submit_agents
 from lightning_hpc.slurm.submission import send_in_waves
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
@@ -218,3 +219,23 @@ def test_where_requeue_is_forbidden_all_may_have_to_wait_for_a_wave(experiment, 
         preset = Preset("here", "", "", "", "current", jobs_per_user=20, requeue=requeue)
         send_in_waves(experiment, range(12), preset, Resources(), [])
         assert (read_waves(experiment) is None) == requeue and waiting(experiment) == []
+
+
+def test_of_a_sweeps_agents_as_many_are_submitted_as_there_is_room_for(experiment, told, tmp_path, capsys):
+    """The others would find nothing to do: an agent goes on until the sweep has ended."""
+    clusters = tmp_path / "configs" / "clusters"
+    clusters.mkdir(parents=True)
+    generic = (PROJECT / "configs" / "clusters" / "generic.yaml").read_text()
+    (clusters / "here.yaml").write_text(f"{generic}\njobs_per_user: 4\n")
+    told.says("sbatch", "31")
+    told.says("squeue", line("5", "0", "PENDING", "/x/other.sbatch"))
+    assert submit_agents("sweeps/lr", 8, "here", tmp_path) == ("31", 3)
+    assert "here lets a user have 4 jobs in the queue: 3 agents, which go on" in capsys.readouterr().out
+    assert submit_agents("sweeps/lr", 2, "here", tmp_path) == ("31", 2)
+    assert submitted(told) == ["--array=1-3", "--array=1-2"] and capsys.readouterr().out == ""
+
+    told.says("squeue", lines(experiment, *range(4)))
+    with pytest.raises(SettingsError, match="your queue on here is full, so no agents are submitted"):
+        submit_agents("sweeps/lr", 8, "here", tmp_path)
+    (clusters / "here.yaml").write_text(generic)
+    assert submit_agents("sweeps/lr", 8, "here", tmp_path) == ("31", 8)

@@ -68,7 +68,7 @@ def create_sweep(argv: Sequence[str], root: Path) -> int:
     """CreateSweep.py: create a sweep. The rooms of sweeps and of SLURM meet only here."""
     from .sweeps.creation import main
 
-    def submit_agents(sweep: str, count: int, cluster: str | None, root: Path) -> str:
+    def submit_agents(sweep: str, count: int, cluster: str | None, root: Path) -> tuple[str, int]:
         from .slurm import other_jobs  # late: most sweeps are created without submitting agents
 
         return other_jobs.submit_agents(sweep, count, cluster, root)

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..arrays.calls import show_calls
+from ..arrays.next_wave import queue_limits
 from ..clusters import presets
 from ..clusters.placement import resolve
+from ..clusters.presets import Preset
+from ..clusters.resources import Resources
 from ..experiments.experiment import Experiment, clusters_asked
 from ..files import write_atomically
-from ..scheduler import sbatch
+from ..scheduler import jobs, sbatch
+from ..scheduler.commands import PAUSES
 from ..settings.errors import SettingsError
 from .asked import about_slices, asked_for
 from .batch import BY_HAND, render
@@ -68,7 +72,7 @@ def alone(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asked, "pack": None}
 
 
-def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> str:
+def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, folder: str = AGENTS) -> tuple[str, int]:
     """Submit agents to SLURM.
 
     Args:
@@ -79,7 +83,7 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, fo
         folder: where in it the batch file goes; not slurm/, whose sweep_agent.sbatch is yours to edit.
 
     Returns:
-        the job id.
+        the job id, and how many agents it has: fewer where the queue has no room for all.
 
     Raises:
         SettingsError: the cluster can't serve them, or SLURM refuses.
@@ -89,6 +93,7 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, fo
     resources = resolve(preset, alone(asked), array=count)
     for line in about_slices(resources, root / "runs"):
         print(line)
+    count = agents_with_room(count, preset, resources, clusters_asked(asked))
     file = root / folder / f"{Path(sweep_id).name}.sbatch"
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, render(preset, resources, "agent", root.name, file=file))
@@ -97,4 +102,33 @@ def submit_agents(sweep_id: str, count: int, cluster: str | None, root: Path, fo
     limited = resources.throttle is not None and resources.throttle < count
     throttle = f"%{resources.throttle}" if limited else ""
     arguments = [f"--array=1-{count}{throttle}", f"--chdir={root}", str(file), sweep_id]
-    return str(sbatch.submit_job(arguments, preset.submit, clusters_asked(asked)))
+    return str(sbatch.submit_job(arguments, preset.submit, clusters_asked(asked))), count
+
+
+def agents_with_room(count: int, preset: Preset, resources: Resources, clusters: set[str]) -> int:
+    """How many of some agents there is room for in the queue.
+
+    The others wait for no wave: an agent goes on until the sweep has ended, so they would find nothing left to do.
+
+    Args:
+        count: how many are asked for.
+        preset, resources: the cluster, and what each agent gets.
+        clusters: names of other clusters to which they may go.
+
+    Raises:
+        SettingsError: there is room for none, or the queue can't be asked.
+    """
+    limits = queue_limits(preset, resources)
+    if not limits:
+        return count
+    elements = jobs.queue(clusters=clusters, pauses=PAUSES)
+    room = min(limit.room(elements) for limit in limits)
+    if not room:
+        raise SettingsError(
+            f"your queue on {preset.name} is full, so no agents are submitted: try again when there is room, or set "
+            f"over_quota: true in {presets.PROJECT_RESOURCES}"
+        )
+    if room < count:
+        most = min(limit.most for limit in limits)
+        print(f"{preset.name} lets a user have {most} jobs in the queue: {room} agents, which go on to the sweep's end")
+    return min(room, count)

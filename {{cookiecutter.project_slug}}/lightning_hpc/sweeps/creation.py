@@ -22,7 +22,8 @@ from .server import serve
 from .sweep_file import Sweep, find_sweep_file, read_sweep
 from .wandb_sweeps import check_online, create_in_wandb, has_key, plain_id, resume_in_wandb
 
-SubmitAgents = Callable[[str, int, str | None, Path], str]  # sweep id, how many, cluster, project's folder → job id
+# Sweep id, how many, cluster, project's folder → job id, how many.
+SubmitAgents = Callable[[str, int, str | None, Path], tuple[str, int]]
 
 EXAMPLES = """examples:
   python CreateSweep.py                                    configs/sweeps/default.yaml, in W&B
@@ -251,8 +252,8 @@ def start_agents(sweep_id: str, arguments: argparse.Namespace, root: Path, submi
     """Submit agents, or say how to start them."""
     count = arguments.agents or 4
     if arguments.submit and submit_agents is not None:
-        job = submit_agents(sweep_id, count, arguments.cluster, root)
-        print(f"{count} agents: job {job}; stop them: scancel {job}")
+        job, submitted = submit_agents(sweep_id, count, arguments.cluster, root)
+        print(f"{submitted} agents: job {job}; stop them: scancel {job}")
     else:
         print(f"an agent here:    {command('SweepAgent.py', sweep_id)}")
         elsewhere = [] if Path.cwd() == root else [f"--chdir={root}"]  # where the batch file looks for the project
