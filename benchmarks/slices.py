@@ -1,6 +1,6 @@
 """One run behind a bigger job of somebody else's, as a whole and in slices, on real SLURMs of one's own.
 
-    python benchmarks/slices.py [--gap 900] [--bigger 300] [--steps 480] [--json FILE]
+    python benchmarks/slices.py [--gap 600] [--bigger 240] [--steps 480] [--json FILE]
 
 Each way has a private SLURM of tests/slurm with two nodes. A job of others has one node for `gap` seconds. Then a
 bigger one, which wants both, waits in front; the other node is idle until it starts. The run trains for real, with a
@@ -61,7 +61,7 @@ def prepare(folder: Path, steps: int) -> Path:
     project = Path(cookiecutter(str(template), no_input=True, output_dir=str(folder)))
     (project / "slow.py").write_text(MODEL.format(pause=PAUSE))
     trainer = dict(max_epochs=steps // STEPS_OF_AN_EPOCH, limit_train_batches=STEPS_OF_AN_EPOCH, accelerator="cpu")
-    settings = dict(cka=None, trainer=trainer, model=dict(class_path="slow.Slow"))
+    settings = dict(cka=None, trainer=trainer, model=dict(class_path="slow.Slow"), data=dict(batch_size=16))
     (project / "configs" / "slow.yaml").write_text(yaml.safe_dump(settings))
     request = dict(name="run", configs=["slow.yaml"], parameters={"trial": [0]}, resources=dict(gpus=0))
     (project / "spec.yaml").write_text(yaml.safe_dump(request))
@@ -108,6 +108,7 @@ def row_of(way: str, slurm: PrivateSlurm, experiment: Path, submitted: float) ->
         "way": way,
         "begun after, s": round(began - submitted),
         "jobs": end["attempt"],
+        "steps": end["step"],
         "training, s": round(end["seconds"]),
         "done after, s": round(updated - submitted),
         "a start, s": round(end["start_seconds"]),
@@ -133,8 +134,8 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def main() -> None:
     """Measure, print and, if asked, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gap", type=int, default=900, metavar="S", help="how long one node is idle, whole minutes")
-    parser.add_argument("--bigger", type=int, default=300, metavar="S", help="how long the bigger job takes")
+    parser.add_argument("--gap", type=int, default=600, metavar="S", help="how long one node is idle, whole minutes")
+    parser.add_argument("--bigger", type=int, default=240, metavar="S", help="how long the bigger job takes")
     parser.add_argument("--steps", type=int, default=480, metavar="N", help=f"of the run, each of {PAUSE} s")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """Slices on a real SLURM: a run that fits into a gap, to the bit; arrays that go on from one slice to the next."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -30,6 +31,12 @@ NO_REQUEUE = (
 )
 
 
+def trains(experiment, attempt: int) -> bool:
+    """True if run 0 has trained its first batch of this attempt."""
+    status = experiment.status(0)
+    return status.get("attempt") == attempt and status["start_seconds"] is not None
+
+
 def test_slices_fit_into_a_gap_that_a_whole_run_does_not(project, slurm):
     """Of two nodes one is taken; the other is free until a job comes that wants both, and is the first in line."""
     others = ["--exclusive", "--output=/dev/null"]
@@ -42,7 +49,7 @@ def test_slices_fit_into_a_gap_that_a_whole_run_does_not(project, slurm):
     whole = project.submit("whole", *options, parameters=parameters)
     sliced = project.submit("sliced", *options, "--slice=5", parameters=parameters)
     for attempt in (1, 2):
-        sliced.wait(lambda: sliced.training(0) and sliced.status(0)["attempt"] == attempt, f"slice {attempt}")  # noqa: B023
+        sliced.wait(partial(trains, sliced, attempt), f"the first batch of slice {attempt}")
         assert slurm.job(f"{sliced.job}_0")["TimeLimit"] == "00:05:00"
         slurm.run("scancel", "--signal=USR1", f"{sliced.job}_0")
     sliced.wait_states("done")
