@@ -1,5 +1,6 @@
 """--on HOST through a real sshd, to a SLURM that answers as it is told: what goes over, once, and what is refused."""
 
+import fcntl
 import json
 import os
 import re
@@ -96,6 +97,26 @@ def test_nothing_is_written_through_a_link_that_leads_out(laptop, tmp_path):
     code, _, errors = laptop.submit()
     assert code == 2 and "configs" in errors and "is a link that leads out of it" in errors
     assert not list((tmp_path / "elsewhere").iterdir()) and not (laptop.there / "Train.py").exists()
+
+
+def test_two_that_send_at_once_wait_for_each_other(laptop):
+    """Else the code of the one would be in the jobs of the other."""
+    (laptop.there / ".sent").mkdir()
+    with (laptop.there / ".sent" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = []
+
+        def release():
+            time.sleep(4)
+            before.extend(laptop.there.glob("Train.py"))
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        thread = threading.Thread(target=release)
+        thread.start()
+        code, _, errors = laptop.submit()
+        thread.join()
+    assert code == 0, errors
+    assert not before and (laptop.there / "Train.py").exists()
 
 
 def test_code_with_a_key_is_not_sent(laptop):

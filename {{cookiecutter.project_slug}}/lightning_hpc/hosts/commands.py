@@ -34,6 +34,7 @@ PROBLEMS = {
     "no-folder": "there is no folder {folder} on {host} yet: {mkdir}",
     "no-project": "{folder} on {host} has no SlurmTrain.py yet: `submit` sends the project",
     "not-writable": "{folder} on {host} can't be written: is a quota full?",
+    "busy": "another `--on` is sending to {folder} on {host} at this moment: try again",
     "incomplete": "what was sent to {host} has not arrived whole, and nothing was changed there: try again",
     "outside": "{what} in {folder} on {host} is a link that leads out of it, and nothing is written there",
     "in-the-way": "{what} in {folder} on {host} is a folder, and a file here: move it away",

@@ -17,6 +17,13 @@ put() {
 receive() {
     local name kept
     local -x LC_ALL=C
+    mkdir -p .sent 2>/dev/null || fail not-writable
+
+    # One at a time, from here until the experiment has its copy of the code. Some file systems have no locks.
+    exec 9>> .sent/lock
+    flock -w 120 9 2>/dev/null
+    [ $? != 1 ] || fail busy
+
     incoming=$(mktemp -d "$PWD/.incoming-XXXXXXXX" 2>/dev/null) || fail not-writable
     trap 'rm -rf -- "$incoming"' EXIT
     tar -xf - --no-same-owner -C "$incoming" || fail incomplete
@@ -32,7 +39,6 @@ receive() {
         esac
     done < <(cat "$incoming/names" "$incoming/links" | xargs -d '\n' dirname -- | sort -u)
 
-    mkdir -p .sent
     touch .sent/sums || fail not-writable
     while IFS= read -r name; do
         if [ -f "$name" ]; then printf '%s\0' "$name"; fi
