@@ -2,17 +2,21 @@
 
 import json
 import os
+from unittest.mock import Mock
 
 import pytest
 
 from lightning_hpc.arrays import put_back
 from lightning_hpc.failures import Cause, leave_note
+from lightning_hpc.packing.packs import Pack, read_pack, write_packs
 from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.scheduler import jobs, sbatch
 from lightning_hpc.scheduler.commands import LONG_PAUSES, NoAnswer
 from lightning_hpc.scheduler.sbatch import Job
 from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.slurm import pack
 from lightning_hpc.slurm.after_run import finish, finish_agent
+from lightning_hpc.slurm.pack import finish_pack
 
 
 @pytest.fixture
@@ -278,3 +282,63 @@ def test_a_slice_with_progress_is_followed_by_another(slurm, run):
     # Without slices, a job may have had little time: two of them decide, when the run is started again.
     where = run(state="time limit", step=40, attempt_step=40)
     assert finish(*where, max_requeues=5) == 76 and slurm.asked == ["7_3", "7_3"]
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """Writes the states of the runs of a pack, None for one without a status.json; returns what to ask for."""
+    write_packs(tmp_path, [5], range(3), 4)
+    (tmp_path / "manifest.jsonl").touch()
+    folders = [RunFolder(tmp_path / str(index)) for index in range(3)]
+    monkeypatch.setattr(pack, "run_of", lambda _, index, root: Mock(folder=folders[index]))
+
+    def write(*states, left=(0, 1, 2), unstarted=()):
+        for folder, state in zip(folders, states, strict=True):
+            folder.path.mkdir(exist_ok=True)
+            if state:
+                folder.status_file.write_text(json.dumps({"state": state, "slurm_job": "9", "restarts": 0}))
+        Pack(4, [0, 1, 2], list(left), list(unstarted)).write(tmp_path, 5)
+        return ["--run", str(tmp_path), "--pack", "5"], tmp_path
+
+    write.states = lambda: [folder.status().get("state") for folder in folders]
+    write.left = lambda: read_pack(tmp_path, 5).left
+    return write
+
+
+@pytest.mark.parametrize(
+    "states, code, comes_back, left",
+    [
+        (("done", "done", "done"), 0, False, []),
+        (("done", "failed", "done"), 1, False, []),
+        (("done", "failed", "preempted"), 75, True, [2]),
+        (("time limit", "preempted", "done"), 76, True, [0, 1]),
+        (("running", "failed", "interrupted"), 75, True, [0]),
+    ],
+)
+def test_a_pack_comes_back_for_those_of_its_runs_that_are_to_go_on(slurm, packed, states, code, comes_back, left):
+    assert finish_pack(*packed(*states), max_requeues=5) == code
+    assert slurm.asked == (["7_3"] if comes_back else []) and packed.left() == left
+
+
+def test_what_a_pack_had_no_time_to_begin_is_begun_when_it_is_back(slurm, packed):
+    assert finish_pack(*packed("time limit", None, None, unstarted=(1, 2)), max_requeues=5) == 76
+    assert slurm.asked == ["7_3"] and packed.left() == [0, 1, 2] and packed.states() == ["time limit", None, None]
+
+
+def test_a_pack_that_never_began_has_failed(slurm, packed):
+    """A module that is missing is missing again when it is back."""
+    assert finish_pack(*packed(None, None, None), max_requeues=5) == 1
+    assert slurm.asked == [] and packed.states() == ["failed"] * 3 and packed.left() == []
+
+
+def test_a_pack_is_given_up_in_the_end_and_only_what_was_left_of_it(slurm, packed, monkeypatch):
+    arguments = packed("done", "failed", "preempted", left=(2,))
+    assert finish_pack(*arguments, max_requeues=0) == 1
+    assert packed.states() == ["done", "failed", "failed"] and packed.left() == [2]
+
+
+def test_where_requeue_is_forbidden_a_pack_is_submitted_anew_under_its_number(slurm, packed, monkeypatch):
+    finish_pack(*packed("preempted", "done", "done"), max_requeues=5, resubmit="pack.sbatch")
+    ((arguments, _),) = slurm.asked
+    assert arguments[0] == "--array=3" and arguments[1].endswith("/logs/pack-2+%a.log")
+    assert arguments[2:] == ["pack.sbatch", "2"]

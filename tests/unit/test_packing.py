@@ -121,6 +121,16 @@ def test_status_speaks_of_single_runs(tmp_path):
     assert [run.job for run in stand] == [None, None, "7_0", "7_0", "7_1", "7_1"]
 
 
+def test_a_run_that_was_killed_waits_for_the_others_of_its_pack(tmp_path):
+    experiment = planned(tmp_path, 2)
+    write_packs(experiment.folder, [0], range(2), 4)
+    folder = RunFolder(experiment.folder / experiment.rows[0]["folder"])
+    folder.start(identity=experiment.rows[0]["identity"])
+    folder.end("preempted", "killed without a word")
+    run, _ = standings(experiment, [element(experiment, 0)])
+    assert run.state == "running" and run.reason == "preempted; goes on when the others of its pack have ended"
+
+
 def test_a_pack_that_ends_before_its_runs_begin_says_so_for_each_of_them(tmp_path):
     experiment = planned(tmp_path, 3)
     write_packs(experiment.folder, [0, 1], range(3), 2)

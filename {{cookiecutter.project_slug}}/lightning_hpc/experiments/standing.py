@@ -14,6 +14,8 @@ from ..runs.identity import another_name
 from ..scheduler.jobs import Element, endings
 from .experiment import Experiment
 
+STOPPED = ("preempted", "time limit")  # before its end, and to go on
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -60,7 +62,10 @@ def standings(experiment: Experiment, elements: Sequence[Element] | None = None)
         if element is None and status.get("state") != "done":
             element = job_of_its_own(status, others)
             holder = holder_of(folder, elements, users)
-        stand.append(standing(row["index"], folder, status, element, elements is not None, holder))
+        run = standing(row["index"], folder, status, element, elements is not None, holder)
+        if element and element.is_of(experiment.packed) and run.state == "running" and status.get("state") in STOPPED:
+            run = replace(run, reason=f"{status['state']}; goes on when the others of its pack have ended")
+        stand.append(run)
     return with_endings(experiment, stand)
 
 

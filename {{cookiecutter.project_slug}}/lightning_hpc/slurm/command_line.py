@@ -76,8 +76,8 @@ def show_plan(arguments: argparse.Namespace, root: Path) -> int:
 
 def show_status(arguments: argparse.Namespace, root: Path) -> int:
     """`status`: print how each run stands, again and again with --watch."""
-    experiment = Experiment(arguments.folder)
     while True:
+        experiment = Experiment(arguments.folder)
         elements, silence = None, None
         try:
             elements = experiment.queue()
