@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from told_slurm import line
@@ -21,7 +23,7 @@ from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
 from lightning_hpc.experiments.waves import waiting
 from lightning_hpc.packing import supervisor
-from lightning_hpc.packing.packs import new_numbers, read_pack, write_packs
+from lightning_hpc.packing.packs import Pack, new_numbers, read_pack, write_packs
 from lightning_hpc.packing.shares import command_in_step, environment_of_run
 from lightning_hpc.packing.supervisor import Supervisor
 from lightning_hpc.runs.folder import RunFolder
@@ -251,19 +253,22 @@ def packed(tmp_path, monkeypatch):
     write_packs(experiment.folder, [0], range(4), 4)
     ended = []
 
-    def run(action, goes_on: tuple[int, ...] = ()):
-        def has_ended(index: int) -> bool:
-            ended.append(index)
-            return index not in goes_on
+    goes_on: list[int] = []
 
+    def has_ended(index: int) -> bool:
+        ended.append(index)
+        return index not in goes_on
+
+    def run(action, those: tuple[int, ...] = ()):
+        goes_on[:] = those
         thread = threading.Thread(target=action)
         thread.start()
         command = [sys.executable, "-c", RUN]
-        pack = Supervisor(experiment.folder, 0, lambda index: [*command, str(index)], has_ended).run()
+        pack = Supervisor(experiment.folder, 0, lambda index: [*command, str(index)], run.has_ended).run()
         thread.join()
         return pack
 
-    run.experiment, run.ended = experiment, ended
+    run.experiment, run.ended, run.has_ended = experiment, ended, has_ended
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -290,7 +295,7 @@ def test_the_end_of_one_ends_no_other(packed, tmp_path, capfd):
         for index in (0, 3):
             (tmp_path / f"end-{index}").write_text("0")
 
-    pack = packed(action, goes_on=(2,))
+    pack = packed(action, those=(2,))
     assert sorted(packed.ended[:2]) == [1, 2] and pack.left == [2] and pack.unstarted == []
     assert read_pack(packed.experiment.folder, 0) == pack
     said = capfd.readouterr().out
@@ -310,7 +315,7 @@ def test_signals_are_handed_on_and_what_went_on_is_all_that_is_started_again(pac
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
-    pack = packed(action, goes_on=(1, 2, 3))
+    pack = packed(action, those=(1, 2, 3))
     assert pack.left == [1, 2, 3] and f"run 3: exit code {code}, to go on" in capfd.readouterr().out
 
     def end() -> None:
@@ -328,7 +333,7 @@ def test_a_signal_while_runs_are_started(packed, tmp_path, monkeypatch):
         wait_for(tmp_path / "begun-0")
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    pack = packed(action, goes_on=(0,))
+    pack = packed(action, those=(0,))
     assert pack.left == [0, 1, 2, 3] and pack.unstarted == [1, 2, 3] and packed.ended == [0]
 
 
@@ -346,3 +351,22 @@ def test_srun_is_not_told_to_end(packed, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGUSR1)
 
     assert packed(action).left == [] and len(packed.ended) == 4
+
+
+def test_what_goes_wrong_around_one_run_ends_no_other(packed, tmp_path, monkeypatch, capfd):
+    """One can't be started, of another nobody knows how it ended, and the disk is full."""
+    monkeypatch.setattr(Pack, "write", Mock(side_effect=OSError("no space left")))
+    commands = {1: ["/no/such/program"]}
+    monkeypatch.setattr(supervisor, "command_in_step", lambda command, slot, *_: commands.get(slot, command))
+    asked = packed.has_ended
+    packed.has_ended = lambda index: Path("/no/such/status").stat() if index == 2 else asked(index)
+
+    def action() -> None:
+        for index in (0, 2, 3):
+            wait_for(tmp_path / f"begun-{index}")
+            (tmp_path / f"end-{index}").write_text("0")
+
+    pack = packed(action)
+    assert pack.left == [2] and sorted(packed.ended) == [0, 1, 3]
+    said = capfd.readouterr().err
+    assert "run 1 could not be started" in said and "how run 2 has ended is not known" in said

@@ -32,10 +32,9 @@ class Pack:
     left: list[int]
     unstarted: list[int]
 
-    def write(self, folder: Path, number: int) -> "Pack":
-        """Write it into an experiment's folder, and return it."""
+    def write(self, folder: Path, number: int) -> None:
+        """Write it into an experiment's folder."""
         write_json(file_of(folder, number), asdict(self))
-        return self
 
     def begun(self, index: int) -> "Pack":
         """The same after one of its runs was started."""
