@@ -39,28 +39,34 @@ OLDEST_COOKIECUTTER = "2.6"  # that the template is tested with
 # What the project imports or a researcher is likely to, and what these import themselves, such as click: a package of
 # the same name would hide it.
 LIBRARIES = set(
-    "absl accelerate aiohappyeyeballs aiohttp aiosignal alembic annotated_doc annotated_types anyio attr attrs "
-    "blinker box cachetools certifi cffi cfgv charset_normalizer click cloudpickle colorama colorlog comet_ml "
-    "contourpy coreweave_evaluations cryptography cycler databricks datasets dateutil deepspeed dill distlib "
-    "distro docker docstring_parser dotenv dulwich einops everett exceptiongroup fastapi filelock flask "
-    "flask_cors flatbuffers fonttools frozenlist fsspec functorch git gitdb google graphene graphql grpc "
-    "gunicorn h11 hf_xet httpcore httpcore2 httpx httpx2 huey huggingface_hub identify idna importlib_metadata "
-    "iniconfig isympy itsdangerous jinja2 joblib jsonargparse jsonschema jsonschema_specifications kiwisolver "
-    "lightning lightning_fabric lightning_utilities mako markdown markdown_it markupsafe matplotlib mdurl "
-    "ml_dtypes mlflow mpl_toolkits mpmath multidict multiprocess narwhals networkx nodeenv numpy nvidia onnx "
-    "onnx_ir onnxruntime onnxscript opentelemetry optuna packaging pandas pil pip platformdirs pluggy "
-    "pre_commit propcache protobuf psutil py pyarrow pydantic pydantic_core pygments pylab pyparsing pysmartdl "
-    "pytest python_discovery pytorch_lightning pytz referencing regex requests requests_toolbelt rich rpds "
-    "ruff safetensors scipy seaborn semantic_version sentry_sdk setproctitle setuptools shellingham simplejson "
-    "six skimage sklearn skops smmap sniffio sqlalchemy sqlparse starlette sympy tensorboard "
-    "tensorboard_data_server threadpoolctl timm tokenizers tomli torch torchaudio torchgen torchmetrics "
-    "torchvision tqdm transformers triton truststore typer typeshed_client typing_extensions typing_inspection "
-    "tzdata urllib3 uvicorn virtualenv waitress wandb websocket websockets werkzeug wheel wrapt wurlitzer "
-    "xxhash yaml yarl zipp zstandard".split()
+    "absl accelerate aiohappyeyeballs aiohttp aiosignal alembic annotated_doc annotated_types anyio argon2 "
+    "asttokens attr attrs babel bleach blinker box bs4 cachetools certifi cffi cfgv charset_normalizer click "
+    "cloudpickle colorama colorlog comet_ml comm contourpy coreweave_evaluations cryptography cycler "
+    "databricks datasets dateutil debugpy decorator deepspeed dill distlib distro docker docstring_parser "
+    "dotenv dulwich einops everett exceptiongroup executing fastapi fastjsonschema filelock flask flask_cors "
+    "flatbuffers fonttools frozenlist fsspec functorch git gitdb google graphene graphql grpc gunicorn h11 "
+    "hf_xet httpcore httpcore2 httpx httpx2 huey huggingface_hub identify idna importlib_metadata iniconfig "
+    "ipykernel ipython ipython_pygments_lexers isympy itsdangerous jedi jinja2 joblib json5 jsonargparse "
+    "jsonschema jsonschema_specifications jupyter jupyter_client jupyter_core jupyter_lsp jupyter_server "
+    "jupyterlab jupyterlab_jupytext jupytext jupytext_config kiwisolver lightning lightning_fabric "
+    "lightning_utilities mako markdown markdown_it markupsafe matplotlib matplotlib_inline mdit_py_plugins mdurl "
+    "ml_dtypes mlflow mpl_toolkits mpmath multidict multiprocess narwhals nbclient nbconvert nbformat "
+    "nest_asyncio2 networkx nodeenv notebook notebook_shim numpy nvidia onnx onnx_ir onnxruntime onnxscript "
+    "opentelemetry optuna packaging pandas parso pexpect pil pip platformdirs pluggy pre_commit "
+    "prometheus_client prompt_toolkit propcache protobuf psutil "
+    "ptyprocess pure_eval py pyarrow pydantic pydantic_core pygments pylab pyparsing pysmartdl pytest "
+    "python_discovery pytorch_lightning pytz referencing regex requests requests_toolbelt rich rpds ruff "
+    "safetensors scipy seaborn semantic_version send2trash sentry_sdk setproctitle setuptools shellingham "
+    "simplejson six skimage sklearn skops smmap sniffio sqlalchemy sqlparse stack_data starlette sympy "
+    "tensorboard tensorboard_data_server terminado threadpoolctl timm tokenizers tomli torch torchaudio "
+    "torchgen torchmetrics torchvision tornado tqdm traitlets transformers triton truststore typer "
+    "typeshed_client typing_extensions typing_inspection tzdata urllib3 uvicorn virtualenv waitress wandb "
+    "wcwidth websocket websockets werkzeug wheel wrapt wurlitzer xxhash yaml yarl zipp zmq zstandard".split()
 )
 # Folders of the generated project, now or after its first run.
 FOLDERS = set(
-    "build checkpoints configs data dist docs kubernetes lightning_hpc logs runs slurm sweeps tests venv wandb".split()
+    "build checkpoints configs data dist docs kubernetes lightning_hpc logs notebooks runs slurm sweeps tests venv "
+    "wandb".split()
 )
 # A checkout on Windows cannot hold files or folders of these names.
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}

@@ -103,6 +103,19 @@ def test_picked_runs_are_drawn_and_the_address_keeps_the_view(grid, open_page):
     assert again.get_by_label("Metric").input_value() == "train/loss" and again.get_by_label("log scale").is_checked()
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        "cols=[", "cols={}", "cols=[1,null]", "range=x_y", "range=5_1", "range=1", "smooth=NaN", "smooth=7", "map=x",
+        "map=-3", "map=1e9", "sort=__proto__", "tab=constructor", "metric=__proto__", "x=y", "pick=..", "sort=run--", "%",
+    ],
+)  # fmt: skip
+def test_an_address_that_somebody_has_broken_still_shows_the_runs(grid, open_page, view):
+    for tab in ("curves", "maps", "sweep"):
+        page = open_page(f"{grid}#tab={tab}&{view}")
+        assert page.locator("tbody tr").count() > 0 and page.locator("#view canvas").count() > 0
+
+
 def test_dragging_over_the_curves_looks_closer_and_a_double_click_shows_all(grid, open_page):
     page = open_page(grid)
     page.locator("#view canvas").scroll_into_view_if_needed()
@@ -237,6 +250,19 @@ def test_everybody_can_read_it(grid, open_page, dark):
     keep(page, "dark" if dark else "light")
 
 
+def test_on_paper_it_is_light_and_has_all_rows(grid, open_page):
+    page = open_page(grid, dark=True)
+    ink = "getComputedStyle(document.body).color"
+    on_screen = page.evaluate(ink)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(ink) == "rgb(27, 31, 36)" != on_screen
+    assert len(column(page, "run")) == 24 and not page.locator(".controls").first.is_visible()
+    keep(page, "print")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(ink) == on_screen
+
+
 def test_a_narrow_window_does_not_scroll_sideways(grid, open_page):
     page = open_page(grid, width=360, height=700)
     for view in ("curves", "sweep", "compare", "repeats", "maps"):
@@ -294,7 +320,7 @@ def test_runs_that_have_not_begun_or_can_not_be_read_are_rows(tmp_path, make, op
     (broken / "status.json").write_text('{"state": "do')
     page = open_page(make(tmp_path / "runs"))
     assert column(page, "state") == ["done", "unknown"]
-    assert "status.json can't be read" in column(page, "reason")[1]
+    assert "status.json is damaged" in column(page, "reason")[1]
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +361,15 @@ def test_ten_thousand_runs_are_two_megabytes_and_scroll(many, make, open_page, t
     shown = int(count(page).split()[0])
     assert 1500 < shown < 2500
     assert "room for" in page.text_content("#view")
+
+
+def test_the_sample_in_the_documentation_is_such_a_page(open_page):
+    sample = Path(__file__).parents[2] / "docs" / "sample-report.html"
+    assert sample.stat().st_size < 300_000
+    page = open_page(sample.as_uri())
+    assert count(page) == "24 of 24 runs" and page.locator(".legend li").count() == 24
+    page.get_by_role("tab", name="CKA").click()
+    assert page.locator("canvas.map").count() == 12
 
 
 def test_the_page_is_written_anew_while_runs_go_on(tmp_path, runs, monkeypatch):

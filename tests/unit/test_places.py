@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import lightning_hpc
 from lightning_hpc.code.snapshot import take_snapshot
 from lightning_hpc.runs.plan import plan
 from lightning_hpc.runs.run import read_command_line
@@ -39,6 +40,16 @@ def test_runs_are_the_projects_wherever_the_command_is_typed(project, monkeypatc
     assert folder.absolute().parent == project / "runs" / "default"
     assert folder.is_absolute() == (here == "notebooks")  # elsewhere it is below, and shown as one would type it
     assert plan({"name": "wide", "parameters": {"trial": [0, 1]}}, project).folder.absolute() == project / "runs/wide"
+
+
+def test_a_path_in_a_notebook_counts_from_its_folder_or_else_from_the_project(project, monkeypatch):
+    monkeypatch.chdir(project / "notebooks")
+    (project / "runs").mkdir()
+    assert places.here_or_in_project("runs", project) == project / "runs"
+    assert places.here_or_in_project("nowhere", project) == Path("nowhere")  # as it was written, for the message
+    (project / "notebooks" / "runs").mkdir()
+    assert places.here_or_in_project("runs", project) == Path("runs")
+    assert places.PROJECT == Path(lightning_hpc.__file__).parents[1]
 
 
 def test_a_typed_path_counts_from_where_it_is_typed_and_one_in_a_file_from_the_project(project, monkeypatch):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_hpc import entrance
-from lightning_hpc.results import read, rows, run_files
+from lightning_hpc.results import printing, read, rows, run_files
 from lightning_hpc.results.curves import read_curves
 from lightning_hpc.results.similar_yaml import SimilarFiles
 from lightning_hpc.settings.errors import SettingsError
@@ -135,10 +135,19 @@ def test_what_cannot_be_read_is_a_row_with_its_reason(runs):
     assert reason.startswith("metrics.csv can't be read") and str(runs / "rates" / "003-lr") in set(
         results.curves["run"]
     )
-    assert table.loc["000-lr", "state"] == "unknown" and "status.json can't be read" in table.loc["000-lr", "reason"]
+    assert table.loc["000-lr", "state"] == "unknown" and "status.json is damaged" in table.loc["000-lr", "reason"]
     assert (
         table.loc["001-lr", "state"] == "done" and "config.yaml can't be read: no YAML" in table.loc["001-lr", "reason"]
     )
+
+
+def test_a_run_of_a_newer_version_is_a_row_that_says_so(runs):
+    file = runs / "rates" / "000-lr" / "status.json"
+    status = json.loads(file.read_text())
+    for version, reason in [("9.0.0", "of lightning_hpc 9.0.0, newer than this one"), ("0.0.9", None), (None, None)]:
+        file.write_text(json.dumps(status | dict(lightning_hpc=version)))
+        row = read(runs).table.set_index("run").loc["000-lr"]
+        assert (row["state"], row["val/acc"]) == ("done", 0.5) and (row["reason"] or None) == reason
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser can read every folder")
@@ -254,6 +263,11 @@ def test_other_programs_get_all_digits(report, runs):
 def test_mistakes_are_one_line(report, arguments, message):
     code, out, complaint = report(*arguments)
     assert (code, out) == (2, "") and complaint.startswith(f"error: {message}") and complaint.count("\n") == 1
+
+
+def test_what_a_terminal_takes_for_a_command_is_not_printed():
+    text = printing.as_text({"run": ["a\x1b]0;owned\x07b\u202e"], "value": [1.5]}, 80)
+    assert text == "run           value\na ]0;owned b    1.5"
 
 
 def test_names_and_values_of_others_do_not_break_a_table(report, runs):

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "locks": set(),
     "scheduler": {"settings"},
     "packing": {"runs", "settings", "processes", "signals", "files"},
-    "experiments": {"scheduler", "packing", "runs", "code", "settings", "files", "locks"},
+    "experiments": {"scheduler", "packing", "results", "runs", "code", "settings", "files", "locks"},
     "clusters": {"scheduler", "settings", "files"},
     "arrays": {"clusters", "experiments", "scheduler", "runs", "settings", "notify"},
     "slurm": {
@@ -77,7 +77,18 @@ MAY_IMPORT = {
         "files",
         "notify",
     },
-    "sweeps": {"runs", "settings", "signals", "processes", "files", "locks", "notify", "logs", "private_names"},
+    "sweeps": {
+        "results",
+        "runs",
+        "settings",
+        "signals",
+        "processes",
+        "files",
+        "locks",
+        "notify",
+        "logs",
+        "private_names",
+    },
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used

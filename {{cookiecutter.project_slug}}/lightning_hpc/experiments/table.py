@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
+from ..results.printing import as_text
 from ..settings.places import command
 from .experiment import Experiment
 from .standing import Standing
@@ -17,25 +19,18 @@ def table(stand: Sequence[Standing], width: int | None = None) -> str:
         stand: how the runs stand.
         width: columns of the terminal; longer lines are cut.
     """
+    columns: dict[str, list[Any]] = {"run": [run.index for run in stand], "state": [run.state for run in stand]}
     monitored = [run.status["monitor"] for run in stand if run.status.get("monitor")]
-    best_name = f"best {monitored[0]}" if monitored else "best"
-    rows = [("run", "state", "epoch", "step", best_name, "attempt", "name")]
-    for run in stand:
-        best = run.status.get("best")
-        progress = [str(run.status.get(key, "")) for key in ("epoch", "step")]
-        number = "" if best is None else f"{best:.4g}"
-        reason = f"  ({run.reason})" if run.reason else ""
-        attempt = str(run.status.get("attempt", ""))
-        target = f" -> {os.readlink(run.folder)}" if run.folder.is_symlink() else ""
-        rows.append((str(run.index), run.state, *progress, number, attempt, run.folder.name + target + reason))
+    labels = {"best": f"best {monitored[0]}"} if monitored else {}
+    for key in ("epoch", "step", "best", "attempt"):
+        columns[labels.get(key, key)] = [run.status.get(key) for run in stand]
 
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    width = width or shutil.get_terminal_size((160, 24)).columns
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(size) for cell, size in zip(row, widths, strict=False)]
-        lines.append("  ".join([*cells, row[6]])[:width].rstrip())
-    return "\n".join(lines)
+    columns["name"] = []
+    for run in stand:
+        reason = f" ({run.reason})" if run.reason else ""
+        target = f" -> {os.readlink(run.folder)}" if run.folder.is_symlink() else ""
+        columns["name"].append(run.folder.name + target + reason)
+    return as_text(columns, width or shutil.get_terminal_size((160, 24)).columns, free="name")
 
 
 def advice(experiment: Experiment, stand: Sequence[Standing], silence: str | None = None) -> list[str]:

@@ -9,12 +9,12 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ..results.printing import BESIDE
 from ..results.reading import Results
 from ..results.repetitions import SHORT_NAMES, other_settings, repetitions
 from ..results.rows import AFTER, Row
 from ..results.summary import plain
 from .pictures import pick_curves, pick_maps, short
-from .printing import BESIDE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_atomically
+from ..results.printing import text_of
 from ..results.reading import Results
 from ..results.repetitions import repetitions
 from ..settings.errors import SettingsError
-from .printing import text_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..results.printing import BESIDE, WIDE, as_markdown, as_text, plus_minus
 from ..results.reading import Results, read
 from ..results.repetitions import over
 from ..results.rows import AFTER
@@ -16,7 +17,6 @@ from ..settings.errors import SettingsError, did_you_mean
 from ..settings.flat import read_settings
 from ..settings.layers import BASE
 from ..settings.places import existing, in_project, shown
-from .printing import BESIDE, as_markdown, as_text, plus_minus
 from .receipts import with_receipts, write_latex
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ EXAMPLES = """examples:
 """
 WHERE_HELP = """only the runs for which this is true, in the query language of pandas; names with / or . in backquotes,
 and so all in single quotes"""
+HINT = "a wider terminal, --columns or --csv shows them"
 LATEX_HELP = """write a table for a paper, each number with the runs that it comes from; `verify FILE` computes them
 again"""
 
@@ -98,7 +99,7 @@ def print_table(arguments: argparse.Namespace, root: Path) -> int:
     else:
         if arguments.over:
             table = plus_minus(table, [name for name in table.columns if f"{name}_sd" in table.columns])
-        print(as_markdown(table) if arguments.markdown else as_text(table, terminal_width()))
+        print(as_markdown(table) if arguments.markdown else as_text(table, terminal_width(), hint=HINT))
     return 0
 
 
@@ -161,5 +162,5 @@ def check_columns(names: Sequence[str], table: "pd.DataFrame") -> None:
 def terminal_width() -> int:
     """Characters of a line; without a terminal a line may be as long as it likes."""
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        return 100_000
+        return WIDE
     return shutil.get_terminal_size().columns

@@ -3,9 +3,12 @@
 import csv
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from .run_files import METRICS, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +55,18 @@ def read_curves(texts: Mapping[str, bytes]) -> tuple["pd.DataFrame", dict[str, s
                     reasons[run] = f"metrics.csv can't be read: {' '.join(str(error).split())}"
 
     return long_table(blocks, list(texts)), reasons
+
+
+def logged(folder: Path, metric: str) -> list[float]:
+    """All finite values of one metric that a run has logged so far, in order; none while there is no file.
+
+    Raises:
+        ValueError: a cell is no number, or a row has more or fewer cells than the header.
+    """
+    for header, bodies in by_header(read_run(folder, [METRICS]).texts).items():
+        values = parse_alone(header, folder.name, bodies[METRICS]).columns.get(metric, np.array([]))
+        return values[np.isfinite(values)].tolist()
+    return []
 
 
 def by_header(texts: Mapping[str, bytes]) -> dict[bytes, dict[str, bytes]]:

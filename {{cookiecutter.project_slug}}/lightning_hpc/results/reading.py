@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..settings.errors import SettingsError, did_you_mean
+from ..settings.places import here_or_in_project
 from .curves import read_curves
 from .rows import Row, rows_of
 from .run_files import METRICS, find_runs, read_runs
@@ -128,7 +129,8 @@ def read(
     """Read the results of runs as `Results`, whose `table` and `curves` are tables of pandas.
 
     Args:
-        folders: folders of experiments, an experiment's folder or a run's; without any, runs/ here.
+        folders: folders of experiments, an experiment's folder or a run's; without any, runs/. They count from the
+            working folder, or else from the project's.
         experiment: only runs of the experiment with this name.
         where: only runs for which this query of pandas is true.
         last: only so many, those that were started last.
@@ -136,7 +138,7 @@ def read(
     Raises:
         SettingsError: a folder is not there, or the query is none.
     """
-    places = [Path(folder) for folder in folders or ("runs",)]
+    places = [here_or_in_project(folder) for folder in folders or ("runs",)]
     for place in places:
         if not place.is_dir():
             raise SettingsError(f"there is no folder {place}: name the folder of your runs or of an experiment")

@@ -1,10 +1,13 @@
 """What is known of each run: its status, settings and metrics, read again only where its files have changed."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+from ..runs.folder import understood
 from ..settings.flat import Flat
 from .run_files import CONFIG, EVALUATIONS, OVERLAY, STATUS, RunFiles, Signature, read_runs, signatures
 from .similar_yaml import SimilarFiles
@@ -13,8 +16,8 @@ FILES = (STATUS, CONFIG, OVERLAY, *EVALUATIONS)
 
 # Columns behind a run's settings and metrics, from status.json.
 AFTER = (
-    "step", "epoch", "monitor", "best", "seconds", "attempt", "host", "slurm_job", "started", "updated", "commit",
-    "uncommitted_changes", "identity", "lightning_hpc", "command",
+    "step", "epoch", "monitor", "mode", "best", "seconds", "attempt", "host", "slurm_job", "started", "updated",
+    "commit", "uncommitted_changes", "identity", "lightning_hpc", "command",
 )  # fmt: skip
 
 # What evaluations note about themselves.
@@ -33,12 +36,12 @@ class Row:
         settings: all settings, resolved, as short keys.
         changes: those that were asked for.
         metrics: the newest values, and those of the evaluations.
-        reason: why something of it can't be read; None if all can.
+        reason: why something of it can't be read, or may be understood wrongly; None if all is well.
     """
 
     def __init__(self, files: RunFiles) -> None:
         self.reason = files.reason
-        self.status = self._read_json(files, STATUS)
+        self.status = understood(files.texts[STATUS], files.folder) if STATUS in files.texts else {}
         self.settings = self._read_yaml(files, CONFIG)
         self.changes = self._read_yaml(files, OVERLAY)
         self.metrics: dict[str, Any] = {}
@@ -49,6 +52,10 @@ class Row:
         for name in EVALUATIONS:
             evaluation = self._read_json(files, name)
             self.metrics |= {key: value for key, value in evaluation.items() if key not in NO_METRICS}
+
+        version = self.status.get("lightning_hpc")
+        if version != __version__ and numbers_of(version) > numbers_of(__version__):
+            self.reason = self.reason or self.status.get("reason") or f"of lightning_hpc {version}, newer than this one"
 
     def _read_json(self, files: RunFiles, name: str) -> dict[str, Any]:
         """A file that holds an object; {} with a reason if it does not."""
@@ -90,6 +97,11 @@ class Row:
         state = status.get("state") or ("unknown" if self.reason else "not started")
         reason = self.reason or status.get("reason")
         return dict(state=state, reason=reason) | {name: status.get(name) for name in AFTER}
+
+
+def numbers_of(version: Any) -> list[int]:
+    """The numbers in a version: [0, 1, 0] of "0.1.0"; none where nothing is known."""
+    return [int(number) for number in re.findall(r"\d+", str(version))]
 
 
 def rows_of(folders: Sequence[Path]) -> list[Row]:

@@ -32,11 +32,25 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
-def is_own(checkpoint: str | Path | None, run_folder: str | Path) -> bool:
-    """True if a checkpoint is one of the run's own, not of another run or from elsewhere."""
-    if checkpoint is None:
-        return False
-    return Path(checkpoint).resolve().parent == (Path(run_folder) / "checkpoints").resolve()
+def understood(text: bytes, folder: Path) -> dict[str, Any]:
+    """What the text of a run's status.json says or, if it is cut off or overwritten, what the checkpoints tell."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        return content
+
+    # Whether it was done, nobody knows.
+    last = read_json(folder / "checkpoints" / "meta.json").get("last")
+    if not last:
+        return dict(state="unknown", reason="status.json is damaged, and there is no checkpoints/meta.json")
+
+    reason = f"status.json is damaged; checkpoints/meta.json tells of step {last['step']}"
+    rebuilt = dict(state="unknown", reason=reason, step=last["step"], epoch=last.get("epoch"))
+    if last.get("config"):
+        rebuilt["identity"] = last["config"]
+    return rebuilt
 
 
 class RunFolder:
@@ -67,25 +81,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
 
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            return self._status_from_checkpoints()
-        return content
-
-    def _status_from_checkpoints(self) -> dict[str, Any]:
-        """What meta.json tells of a run whose status.json is damaged. Whether it was done, nobody knows."""
-        last = read_json(self.path / "checkpoints" / "meta.json").get("last")
-        if not last:
-            return dict(state="unknown", reason="status.json is damaged, and there is no checkpoints/meta.json")
-
-        reason = f"status.json is damaged; checkpoints/meta.json tells of step {last['step']}"
-        rebuilt = dict(state="unknown", reason=reason, step=last["step"], epoch=last.get("epoch"))
-        if last.get("config"):
-            rebuilt["identity"] = last["config"]
-        return rebuilt
+        return understood(text, self.path)
 
     def update(self, **fields: Any) -> None:
         """Change fields of status.json; `updated` is set to now. On a full disk the reserve makes room for it.

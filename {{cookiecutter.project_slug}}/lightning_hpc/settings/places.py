@@ -17,6 +17,8 @@ FOLDERS = ("runs_dir", "data.data_dir")
 # Settings that name what is there already.
 EXISTING = ("init_from", "extend", "data.predict_dir")
 
+PROJECT = Path(__file__).resolve().parents[2]  # the folder that this package is in
+
 _project: Path | None = None
 
 
@@ -64,6 +66,17 @@ def existing(path: str | Path) -> Path:
     if typed.exists() or not in_project(path).exists():
         return typed
     return shown(in_project(path))
+
+
+def here_or_in_project(path: str | Path, root: Path = PROJECT) -> Path:
+    """What a path names in a program or a notebook of one's own: from the working folder or else from the project's.
+
+    Args:
+        path: as somebody has written it.
+        root: the project's folder.
+    """
+    path = Path(path)
+    return root / path if not path.exists() and (root / path).exists() else path
 
 
 def as_setting(key: str, typed: Any) -> Any:

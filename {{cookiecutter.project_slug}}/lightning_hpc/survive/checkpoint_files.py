@@ -135,6 +135,13 @@ def whole_one(folder: Path) -> str:
     return f"the one of step {steps[-1]} is still there"
 
 
+def is_own(checkpoint: str | Path | None, run_folder: str | Path) -> bool:
+    """True if a checkpoint is one of the run's own, not of another run or from elsewhere."""
+    if checkpoint is None:
+        return False
+    return Path(checkpoint).resolve().parent == (Path(run_folder) / "checkpoints").resolve()
+
+
 def find_checkpoint(
     folder: str | Path, resume: str = "auto", check: Callable[[Path], str | None] = damage
 ) -> Found | None:

@@ -35,13 +35,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from ..loading import sources
 from ..loading.generators import own_generators
 from ..loading.randomness import reseed
-from ..runs.folder import is_own
 from ..values import attributes
 from ..values.metric_states import attributes_now
 from ..values.plain_data import is_plain
 from ..values.ranks import gather_on_rank_0, share_buffers
 from . import lightning_state
-from .checkpoint_files import CheckpointError
+from .checkpoint_files import CheckpointError, is_own
 from .metrics_file import MetricsFile
 from .restart import (
     begin_epoch_again,

@@ -12,14 +12,14 @@ An agent takes a trial by making the file of its next attempt, which the file sy
 is lost and none runs twice. The run of a trial is a run like any other, in runs/NAME, and knows nothing of the sweep.
 """
 
-import csv
-import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..results.curves import logged
+from ..results.printing import WIDE, as_text
 from ..runs import space
 from ..runs.folder import RunFolder
 from ..runs.folds import read_cross_validations
@@ -205,13 +205,7 @@ class LocalSweep:
         if self.sweep.verb != "fit":
             return fold_means(run, metric)
 
-        try:
-            with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                texts = [row.get(metric) for row in csv.DictReader(file)]
-        except FileNotFoundError:
-            return []
-        values = [float(text) for text in texts if text]
-        return [value for value in values if math.isfinite(value)]
+        return logged(run, metric)
 
     def best(self) -> tuple[Trial, dict[str, Any]] | None:
         """Return the trial with the best value, and its result."""
@@ -222,10 +216,10 @@ class LocalSweep:
 
     def table(self) -> str:
         """Return one line for each trial, and the best."""
-        lines = [("trial", "state", self.sweep.metric or "", "parameters, run")]
-        lines += [self.row(trial) for trial in self.trials()]
-        widths = [max(len(line[column]) for line in lines) for column in range(3)]
-        text = ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in lines]
+        rows = [self.row(trial) for trial in self.trials()]
+        names = ("trial", "state", self.sweep.metric or "value", "parameters, run")
+        columns = {name: [row[number] for row in rows] for number, name in enumerate(names)}
+        text = [as_text(columns, WIDE, free=names[-1])]
 
         if best := self.best():
             trial, result = best
@@ -234,17 +228,16 @@ class LocalSweep:
         text.append(f"{len(self.ended)} of {total} trials have ended")
         return "\n".join(text)
 
-    def row(self, trial: Trial) -> tuple[str, str, str, str]:
+    def row(self, trial: Trial) -> tuple[int, str, float | None, str]:
         """Return a trial's line of the table: number, state, value, and its parameters with the run or the reason."""
         result = self.result(trial)
         state = result.get("state")
         if state is None:
             state = "waiting" if is_free(trial.attempts, None) else "running"
 
-        value = result.get("value")
         overlay = ", ".join(f"{key}={setting}" for key, setting in trial.parameters.get("overlay", {}).items())
         outcome = result.get("reason") or result.get("run") or ""
-        return str(trial.index), state, "" if value is None else f"{value:.5g}", f"{overlay}  {outcome}"
+        return trial.index, state, result.get("value"), f"{overlay}: {outcome}" if outcome else overlay
 
 
 def fold_means(run: Path, metric: str) -> list[float]:

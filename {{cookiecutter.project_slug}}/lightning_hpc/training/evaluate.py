@@ -18,7 +18,7 @@ from ..runs.folder import EXIT_CODES, RunFolder, now
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
-from ..settings.places import quoted
+from ..settings.places import PROJECT, here_or_in_project, quoted
 from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
 from ..survive.checkpoint_io import does_not_fit
@@ -27,8 +27,6 @@ from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, is_of_test_set, make, result_path
 
 ABOUT_TEST = ("checkpoint", "step", "epoch", "time")  # what stands in test.json beside the metrics
-
-PROJECT = Path(__file__).resolve().parents[2]  # the folder that this package is in
 
 
 def evaluate(cli: CLI, run: Run, root: Path) -> int:
@@ -200,9 +198,7 @@ def load(path: str | Path, root: Path = PROJECT) -> LoadedRun:
     Raises:
         SettingsError, CheckpointError: path is no run or has no such checkpoint.
     """
-    path = Path(path)
-    if not path.exists() and (root / path).exists():
-        path = root / path
+    path = here_or_in_project(path, root)
     is_checkpoint = path.is_file() or path.suffix == ".ckpt"  # some are folders
     folder = path.parent.parent if is_checkpoint else path
 

@@ -22,7 +22,7 @@ from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
 from ..logs import log_file, note, say, show
 from ..modules.hooks import evaluation_of
-from ..runs.folder import EXIT_CODES, is_own
+from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
 from ..settings.classes import import_class
 from ..settings.errors import SettingsError
@@ -30,7 +30,7 @@ from ..settings.flat import Flat
 from ..settings.parser import CLI
 from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
-from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, read_meta
+from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, is_own, read_meta
 from ..survive.checkpoint_io import unusable
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker

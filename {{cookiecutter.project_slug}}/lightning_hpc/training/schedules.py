@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from ..logs import say
-from ..runs.folder import is_own
+from ..survive.checkpoint_files import is_own
 from ..survive.checkpoints import Checkpoints
 
 

@@ -2,6 +2,7 @@
 // The learning curves of the picked runs.
 
 const MOST_LINES = 200;
+const MOST_SMOOTHING = 0.98;
 
 /** Draw the view. `page` is the Page of main.js. */
 function drawCurves(page, place) {
@@ -13,14 +14,14 @@ function drawCurves(page, place) {
 
   const view = page.view;
   const metric = metrics.includes(view.metric) ? view.metric : metrics[0];
-  const weight = Number(view.smooth) || 0;
+  const weight = readWithin(view.smooth, 0, MOST_SMOOTHING, 0);
   const axis = ["step", "epoch", "seconds"].includes(view.x) ? view.x : "step";
 
   const controls = element("div", { class: "controls" });
   controls.append(
     choice("Metric", metrics, metric, (value) => page.set({ metric: value, range: "" })),
     choice("Over", ["step", "epoch", "seconds"], axis, (value) => page.set({ x: value, range: "" })),
-    slider("Smoothing", weight, 0, 0.98, 0.02, (value) => page.set({ smooth: value === "0" ? "" : value })),
+    slider("Smoothing", weight, 0, MOST_SMOOTHING, 0.02, (value) => page.set({ smooth: value === "0" ? "" : value })),
     tick("log scale", view.log === "1", (on) => page.set({ log: on ? "1" : "" })),
     tick("mean and band over trials and folds", view.mean === "1", (on) => page.set({ mean: on ? "1" : "" })),
   );
@@ -31,7 +32,7 @@ function drawCurves(page, place) {
   const runs = picked.filter((run) => curves.has(run)).slice(0, MOST_LINES);
   const lines = view.mean === "1" ? meanLines(page, runs, curves, axis, weight) : ownLines(page, runs, curves, axis, weight);
 
-  const range = view.range ? view.range.split("_").map(Number) : null;
+  const range = readRange(view.range);
   const chart = element("div");
   place.append(chart);
   lineChart(chart, lines, {

@@ -178,8 +178,9 @@ function logTicks(low, high) {
 /** True if positive numbers span so many powers of ten that only a logarithmic axis shows them. */
 function wantsLog(numbers) {
   const finite = numbers.filter(Number.isFinite);
-  const low = Math.min(...finite);
-  return finite.length > 1 && low > 0 && Math.max(...finite) / low >= 50;
+  const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+  return finite.length > 1 && low > 0 && high / low >= 50;
 }
 
 /** Settings that are not the same in all of these runs. */
@@ -193,6 +194,28 @@ function differences(runs, columns) {
 /** The view that the hash of an address describes: names and values, all texts. */
 function readHash(hash) {
   return Object.fromEntries(new URLSearchParams(hash.replace(/^#/, "")));
+}
+
+/** The number that a part of the view stands for, within limits; `otherwise` where it is none. */
+function readWithin(text, low, high, otherwise) {
+  const number = readNumber(text ?? "");
+  return Number.isFinite(number) ? Math.min(high, Math.max(low, number)) : otherwise;
+}
+
+/** The limits that a part of the view stands for, as in 0.5_20, or null. */
+function readRange(text) {
+  const limits = (text ?? "").split("_").map(readNumber);
+  return limits.length === 2 && limits.every(Number.isFinite) && limits[0] < limits[1] ? limits : null;
+}
+
+/** The names that a part of the view lists, or null. Whoever sends an address may have broken it. */
+function readNames(text) {
+  try {
+    const names = JSON.parse(text || "null");
+    return Array.isArray(names) ? names : null;
+  } catch {
+    return null;
+  }
 }
 
 /** The view as the address's hash, without what is empty. */

@@ -78,10 +78,23 @@ class Page {
       box.append(label);
     }
     window.addEventListener("resize", () => this.drawView());
+
+    // Paper is white.
+    const theme = () => document.documentElement.dataset;
+    let onScreen = null;
+    window.addEventListener("beforeprint", () => {
+      onScreen = theme().theme;
+      theme().theme = "light";
+      this.drawView();
+    });
+    window.addEventListener("afterprint", () => {
+      theme().theme = onScreen;
+      this.drawView();
+    });
   }
 
   shownNames() {
-    return this.view.cols ? JSON.parse(this.view.cols) : this.data.shown;
+    return readNames(this.view.cols) ?? this.data.shown;
   }
 
   showColumn(name, on) {
@@ -92,7 +105,7 @@ class Page {
   /** The first click sorts upwards, the second downwards, the third not at all. */
   sortBy(name) {
     const next = { [name]: `${name}-`, [`${name}-`]: "" };
-    this.set({ sort: this.view.sort in next ? next[this.view.sort] : name });
+    this.set({ sort: Object.hasOwn(next, this.view.sort) ? next[this.view.sort] : name });
   }
 
   /** The runs that were picked by hand. */
@@ -104,8 +117,8 @@ class Page {
   /** The runs that the views show: those picked, or else the first of the table. */
   pickedRuns() {
     if (this.view.pick === "none") return [];
-    if (!this.view.pick) return this.shown.slice(0, DEFAULT_PICKS);
     const picked = new Set(this.explicitPicks());
+    if (!picked.size) return this.shown.slice(0, DEFAULT_PICKS);
     return [...this.shown.filter((run) => picked.has(run)), ...[...picked].filter((run) => !this.shown.includes(run))];
   }
 
@@ -150,7 +163,7 @@ class Page {
   }
 
   drawView() {
-    const chosen = this.view.tab in VIEWS ? this.view.tab : "curves";
+    const chosen = Object.hasOwn(VIEWS, this.view.tab) ? this.view.tab : "curves";
     for (const tab of document.querySelectorAll("[role=tab]")) {
       const isChosen = tab.id === `tab-${chosen}`;
       tab.setAttribute("aria-selected", isChosen);

@@ -14,7 +14,7 @@ function drawMaps(page, place) {
   }
 
   const most = Math.max(...runs.map((entry) => entry.maps.length));
-  const chosen = page.view.map === undefined || page.view.map === "" ? most - 1 : Math.min(Number(page.view.map), most - 1);
+  const chosen = Math.round(readWithin(page.view.map, 0, most - 1, most - 1));
   const controls = element("div", { class: "controls" });
   controls.append(slider("First map to last", chosen, 0, most - 1, 1, (value) => page.set({ map: value })));
   place.append(controls);
