@@ -107,7 +107,8 @@ def test_picked_runs_are_drawn_and_the_address_keeps_the_view(grid, open_page):
     "view",
     [
         "cols=[", "cols={}", "cols=[1,null]", "range=x_y", "range=5_1", "range=1", "smooth=NaN", "smooth=7", "map=x",
-        "map=-3", "map=1e9", "sort=__proto__", "sort=run--", "tab=constructor", "metric=__proto__", "x=y", "pick=..", "%",
+        "map=-3", "map=1e9", "sort=__proto__", "sort=run--", "tab=constructor", "metric=__proto__", "x=y", "pick=..",
+        "%",
     ],
 )  # fmt: skip
 def test_an_address_that_somebody_has_broken_still_shows_the_runs(grid, open_page, view):
