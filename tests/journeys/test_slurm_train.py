@@ -70,6 +70,24 @@ def test_a_dry_run_shows_everything_and_touches_nothing(slurm_train, spec, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
 
 
+def test_plan_and_dry_run_say_which_runs_share_a_job(slurm_train, spec, tmp_path):
+    file = spec(parameters=GRID, resources={"time": "2:00:00", "gpus": 1, "pack": 4})
+    assert slurm_train("plan", file)[1].splitlines()[-1] == "6 runs, 4 runs per job: 2 jobs"
+    code, told, errors = slurm_train("submit", file, "--dry-run", "--no-check", "--canary")
+    assert code == 0, errors
+    assert "6 runs, 4 runs per job: 2 jobs × 1 GPU × 2 h = 4 GPU-hours at most" in told
+    assert "#SBATCH --cpus-per-task=4" in told and "#SBATCH --ntasks-per-node=1" in told
+    folder = tmp_path / "runs" / "study"
+    dependency = "--dependency=afterok:ID --kill-on-invalid-dep=yes"
+    assert told.splitlines()[-2:] == [
+        f"sbatch --array=0 {folder}/canary.sbatch",
+        f"sbatch --array=0-1 {dependency} {folder}/pack.sbatch",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+    code, _, errors = slurm_train("submit", file, "--dry-run", "--no-check", "--nodes=2")
+    assert code == 2 and errors.startswith("error: pack 4: runs over several nodes can't share a job")
+
+
 def test_sbatchs_own_options_are_taken_under_their_names(slurm_train, spec):
     file = spec(parameters=GRID, resources={"ntasks-per-node": 2, "mem": "8G", "exclude": ["n1", "n2"]})
     options = ["--mem=4G", "--constraint", "a100", "--exclusive", "--time-min=10", "--gpu-type=a100", "--gpus", "2"]
