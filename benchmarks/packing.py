@@ -108,11 +108,11 @@ def main() -> None:
         slurm.environment |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HOME": scratch}
         slurm.environment.pop("PYTHONPATH", None)
         rows = [compare(slurm, project, wait) for wait in (0.0, WAIT)]
+        version = slurm.run("sbatch", "--version")
     for row in rows:
         print("  ".join(f"{name}: {value}" for name, value in row.items()))
     if options.json:
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip()
-        load = f"load {os.getloadavg()[2]:.0f} from other work"
+        load = f"load average {os.getloadavg()[2]:.0f}"
         machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}, {load}"
         command = f"python benchmarks/packing.py --steps {options.steps}"
         figures = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
