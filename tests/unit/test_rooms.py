@@ -23,8 +23,22 @@ MAY_IMPORT = {
     "notify": set(),
     "private_names": {"settings"},
     # All that a door needs, late.
-    "entrance": {"settings", "failures", "training", "export", "slurm", "hosts", "sweeps", "report", "cka", "survive"},
-    "report": {"settings", "runs", "training", "cka", "results", "hosts", "files"},
+    "entrance": {
+        "settings",
+        "failures",
+        "training",
+        "export",
+        "reproduction",
+        "slurm",
+        "hosts",
+        "sweeps",
+        "report",
+        "cka",
+        "survive",
+    },
+    "report": {"settings", "runs", "training", "cka", "results", "reproduction", "hosts", "files"},
+    "reproduction": {"provenance", "results", "code", "runs", "settings", "signals", "processes", "files"},
+    "provenance": {"runs", "settings", "files"},
     "hosts": {"slurm", "clusters", "code", "runs", "settings"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},
@@ -54,6 +68,7 @@ MAY_IMPORT = {
         "values",
         "modules",
         "private_names",
+        "provenance",
         "trackers",
     },
     "export": {"training", "survive", "settings", "logs"},
@@ -93,6 +108,7 @@ MAY_IMPORT = {
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
 LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
 IMPORT_TORCH = {"attempts", "loading", "survive", "values", "data", "cka", "modules", "trackers", "training", "export"}
+IMPORT_TORCH |= {"provenance"}
 WITHOUT_TORCH = set(MAY_IMPORT) - IMPORT_TORCH
 # The exceptions: imported when values are checked.
 WITH_TORCH = {"settings/parser.py", "settings/typed/arguments.py", "settings/typed/facts.py"}

@@ -37,9 +37,13 @@ SHORT_FOLDER = "/tmp"
 
 
 def train(argv: Sequence[str], root: Path) -> int:
-    """Train.py: train, evaluate, cross-validate or export one run."""
+    """Train.py: train, evaluate, cross-validate, export or reproduce one run."""
     if argv and argv[0] == "export":
         from .export.command import main
+
+        argv = argv[1:]
+    elif argv and argv[0] == "reproduce":
+        from .reproduction.command import main
 
         argv = argv[1:]
     else:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from . import signals
 from .signals import REASONS
 
 GRACE = 600.0  # seconds that a run has to save and leave; the scheduler usually gives less and has the last word
@@ -125,6 +126,16 @@ class Child:
         if self.process.poll() is None:
             self.kill()
         self.process.wait()
+
+
+def wait_and_hand_on(child: Child) -> None:
+    """Wait for a child that is in the process group of this process, and hand on the signal that is to stop both."""
+    while child.wait(0.2) is None:
+        reason = signals.received()
+        # A terminal's Ctrl-C reaches all processes in it, so it is not handed on.
+        if reason in (None, "interrupted") or child.reason is not None:
+            continue
+        child.hand_on(next(number for number in REASONS if REASONS[number] == reason))
 
 
 def is_other_rank() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..hosts.fetching import fetch, place_here, rsync_command, source_of
+from ..reproduction.compare import add_compare, print_comparison
 from ..results.reading import read
 from ..settings.errors import SettingsError
 from ..settings.places import existing
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   python Report.py table                   all runs, with what differs between them and their metrics
   python Report.py table --latex a.tex     the same for a paper, each number with the runs it comes from
   python Report.py verify a.tex            whether these numbers still hold
+  python Report.py compare RUN_A RUN_B     two runs or more side by side: settings, metrics, curves, code, environment
   python Report.py html                    all runs as one file for a browser, which can be mailed
   python Report.py serve                   the same from this machine, fresh at each reload
 """
@@ -63,6 +65,7 @@ def main(argv: Sequence[str], root: Path) -> int:
         "cross-validation": cross_validation,
         "table": print_table,
         "verify": verify_numbers,
+        "compare": print_comparison,
         "html": write_page,
         "serve": serve_page,
         "rsync": rsync_results,
@@ -97,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path, help="what `table --latex` has written, or a paper that holds it")
     check.add_argument("folders", type=existing, nargs="*", help="where the runs are; default: the project's runs")
 
+    add_compare(commands)
     add_pages(commands)
     copy = commands.add_parser(
         "rsync", help=RSYNC_HELP, description=RSYNC_HELP, epilog=RSYNC_EXAMPLES, formatter_class=raw

@@ -25,6 +25,7 @@ COMMANDS = {
     "crossvalidate": "fit once for each of --folds K, then the mean and standard deviation of their metrics",
     "fetch": "download the data, on a node that has internet",
     "export": "write a run's model as a file for other programs: ONNX, TorchScript, weights (see export --help)",
+    "reproduce": "train a run again, and say whether it is the same to the bit (see reproduce --help)",
 }
 
 HELP = f"""usage: python Train.py COMMAND [--KEY VALUE ...]

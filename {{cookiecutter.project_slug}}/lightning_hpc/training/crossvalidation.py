@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import signals
 from ..code.compare import warn_of_other_code
-from ..processes import Child, is_other_rank
+from ..processes import Child, is_other_rank, wait_and_hand_on
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.folds import CROSS_VALIDATION, read_cross_validations, write_cross_validations
 from ..runs.identity import short_name
@@ -98,13 +98,7 @@ def train(run: Run, root: Path) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
     command = [sys.executable, str(root / "Train.py"), "fit", *run.typed]
     fold = Child(command, environment, own_group=False)
-    while fold.wait(0.2) is None:
-        reason = signals.received()
-        # A terminal's Ctrl-C reaches all processes in it, so it is not handed on.
-        if reason in (None, "interrupted") or fold.reason is not None:
-            continue
-        number = next(number for number in signals.REASONS if signals.REASONS[number] == reason)
-        fold.hand_on(number)
+    wait_and_hand_on(fold)
     return fold.exit_code(EXIT_CODES)
 
 

@@ -20,6 +20,7 @@ from ..modules.adapt import adapt, compile_networks
 from ..modules.writer import speak_all
 from ..private_names import check_trainer
 from ..processes import TASKS
+from ..provenance.callback import KeepProvenance
 from ..runs.folder import RunFolder
 from ..runs.run import Run
 from ..settings.errors import SettingsError
@@ -160,8 +161,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     if training:
         callbacks += [ContinueAnother(), RecordSettings(cli.resolved), KeepSplit()]
 
-    # Those of the configuration. An average of the weights takes the model's place in a validation, and CKA comes after
-    # it, to look at what is validated.
+    # Those of the configuration. CKA comes after an average of the weights, which a validation may look at in their place.
     callbacks += [*chosen, NamedSets()]  # it measures what an average evaluates, too
     if training and cli.config_init.cka is not None:
         callbacks.append(cli.config_init.cka)
@@ -171,7 +171,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
 
     # What reports comes after what measures: Checkpoints knows by now whether this validation was the best.
     if training:
-        callbacks += [BestSoFar(checkpoints), EpochReport()]
+        callbacks += [BestSoFar(checkpoints), EpochReport(), KeepProvenance(cli.resolved)]
     if shows_bar and not any(isinstance(callback, ProgressBar) for callback in chosen):
         callbacks.append(Bar())
 

@@ -1,0 +1,1 @@
+"""What each run keeps so that it can be reproduced: what it was made with, and fingerprints of its weights and data."""
