@@ -16,15 +16,16 @@ from .verdict import compare, in_words
 
 SAME, DIFFERENT, UNKNOWN = 0, 1, 3
 
-DESCRIPTION = """Train a finished run again, from the code, the settings and the split that it has kept, into a folder of
-its own, and say whether the result is the same to the bit; if not, what differs first, and what is different here."""
+DESCRIPTION = """Train a finished run again, from the code, the settings and the split that it has kept, into a folder
+of its own, and say whether the result is the same to the bit; if not, what differs first, and what is different
+here."""
 EXAMPLES = """examples:
   python Train.py reproduce runs/wide/001-width=64-0123abcd
   python Train.py reproduce runs/wide/001-width=64-0123abcd --dry-run
 
-exit codes: 0 the same to the bit, 1 not the same, 2 wrong usage, 3 nobody can say: the run is not done, was trained by an
-earlier version, its code or its data are gone, or the training here has failed. 75, 76 and 130 as for fit: stopped, and
-the same command goes on
+exit codes: 0 the same to the bit, 1 not the same, 2 wrong usage, 3 nobody can say: the run is not done, was trained by
+an earlier version, its code or its data are gone, or the training here has failed. 75, 76 and 130 as for fit: stopped,
+and the same command goes on. --dry-run: 0 if it can be tried, otherwise 3
 """
 
 

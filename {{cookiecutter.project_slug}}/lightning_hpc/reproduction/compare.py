@@ -45,8 +45,6 @@ def print_comparison(arguments: argparse.Namespace, root: Path) -> int:
 
     results = read(*arguments.runs)
     letters = list(string.ascii_uppercase[: len(results)])
-    print("\n".join(runs_lines(results, letters)))
-
     metrics = arguments.metrics or usual_metrics(results)
     heading = ["", *letters]
     sections = {
@@ -56,6 +54,8 @@ def print_comparison(arguments: argparse.Namespace, root: Path) -> int:
         "code": code_lines(results.folders, [row.status for row in results.rows], letters),
         "environment": table(heading, environment_rows(results.folders)),
     }
+
+    print("\n".join(runs_lines(results, letters)))
     for title, lines in sections.items():
         print(f"\n{title}")
         print("\n".join(f"  {line}" for line in lines))

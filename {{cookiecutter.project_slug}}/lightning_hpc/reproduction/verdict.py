@@ -23,7 +23,9 @@ IN_WORDS = {
 }
 MOST_NAMED = 12
 
-NOTHING_DIFFERS = "nothing that is kept is different here: is something random that no seed decides, or read from outside?"
+NOTHING_DIFFERS = (
+    "nothing that is kept is different here: is something random that no seed decides, or read from outside?"
+)
 NOT_DETERMINISTIC = "on a GPU, sums are added in any order unless the run has --trainer.deterministic true"
 
 
@@ -69,18 +71,15 @@ def compare(then: Kept, now: Kept) -> Verdict:
     ]
     differing = sorted(one for one in found if one is not None)
     if differing:
-        lines = [f"first difference: {differing[0].text}", *(f"then: {one.text}" for one in differing[1:])]
+        lines = [f"first difference: {differing[0].text}", *(f"also: {one.text}" for one in differing[1:])]
         if found[0] is None:
-            lines.append("the weights are the same all along, so what differs is how they are measured, or on which data")
+            lines.append("the weights are the same all along: what differs is how they are measured, or on which data")
         return Verdict(False, [*lines, *reasons(then, now)])
 
     common = len(pairs(then.fingerprints, now.fingerprints))
     count = len(then.fingerprints[-1].tensors)
-    return Verdict(
-        True,
-        [f"{count} tensors at {common} times, the first before training and the last at its end; {len(rows_then)} rows "
-         "of metrics.csv"],
-    )  # fmt: skip
+    times = f"{common} times, the first before training and the last at its end"
+    return Verdict(True, [f"{count} tensors at {times}; {len(rows_then)} rows of metrics.csv"])
 
 
 def pairs(then: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> list[tuple[Fingerprint, Fingerprint]]:
@@ -102,17 +101,14 @@ def first_weights(then: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> Di
         names += [name for name in other.tensors if name not in one.tensors]
         text = "the initial weights" if one.epoch == 0 else f"the weights after epoch {one.epoch}"
         rank = 0 if one.epoch == 0 else 3
-        return Difference(one.step, rank, f"{text} (step {one.step}), of {len(names)} tensors, first {names[0]}")
+        named = ": " + names[0] if names else ""  # in one of 2³² cases the shorter digits of a tensor are the same
+        more = f" and {len(names) - 1} more tensors" if len(names) > 1 else ""
+        return Difference(one.step, rank, f"{text} (step {one.step}){named}{more}")
 
-    if not then or not now or then[-1].step != now[-1].step:
-        steps = [str(side[-1].step) if side else "none" for side in (then, now)]
-        return Difference(min(map(int_or_zero, steps)), 3, f"it ended at step {steps[0]} then and {steps[1]} now")
+    last, last_now = then[-1].step, now[-1].step
+    if last != last_now:
+        return Difference(min(last, last_now), 3, f"it ended at step {last} then and {last_now} now")
     return None
-
-
-def int_or_zero(text: str) -> int:
-    """A number, or 0 for what is none."""
-    return int(text) if text.isdigit() else 0
 
 
 def first_batch(then: Kept, now: Kept) -> Difference | None:
