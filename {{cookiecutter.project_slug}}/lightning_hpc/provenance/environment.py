@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..files import write_atomically
 
 FILE = "environment.json"
 
@@ -119,7 +119,8 @@ def keep_environment(folder: Path, record: Mapping[str, Any], continues: bool) -
     records = read_environments(folder) if continues else []
     if records and not differences(records[-1], record):
         return
-    write_json(folder / FILE, [*records, dict(record)])
+    lines = [json.dumps(one, default=str) for one in (*records, record)]
+    write_atomically(folder / FILE, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

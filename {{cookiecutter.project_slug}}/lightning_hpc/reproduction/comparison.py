@@ -85,13 +85,19 @@ def environment_rows(folders: Sequence[Path]) -> Cells:
             changed |= dict.fromkeys(differences(known, record))
 
     rows = []
+    if not all(records):
+        rows.append(["kept", *("yes" if record else "no" for record in records)])
     for name in changed:
-        cells = []
-        for record in records:
-            value = record.get(name, (record.get("packages") or {}).get(name))
-            cells.append(("none" if value is None else str(value)) if record else "not known")
-        rows.append([name, *cells])
+        rows.append([name, *(environment_cell(record, name) for record in records)])
     return rows
+
+
+def environment_cell(record: dict[str, Any], name: str) -> str:
+    """What a record says of a package or of anything else; a run without a record may have had it or not."""
+    if not record:
+        return "not known"
+    value = record.get(name, record.get("packages", {}).get(name))
+    return "none" if value is None else str(value)
 
 
 def code_lines(folders: Sequence[Path], statuses: Sequence[dict[str, Any]], letters: Sequence[str]) -> list[str]:

@@ -161,7 +161,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     if training:
         callbacks += [ContinueAnother(), RecordSettings(cli.resolved), KeepSplit()]
 
-    # Those of the configuration. CKA comes after an average of the weights, which a validation may look at in their place.
+    # Those of the configuration. CKA comes after an average of the weights, to look at what a validation looks at.
     callbacks += [*chosen, NamedSets()]  # it measures what an average evaluates, too
     if training and cli.config_init.cka is not None:
         callbacks.append(cli.config_init.cka)
