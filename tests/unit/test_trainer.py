@@ -92,8 +92,8 @@ def callbacks(command="fit", shows_bar=False, mode="train", chosen=(), canary=Fa
 
 def test_callbacks_stand_in_the_order_in_which_they_have_to_act():
     assert callbacks(shows_bar=True, chosen=[EarlyStopping("val/loss")], canary=True) == [
-        "ExactResume", "Checkpoints", "FolderIsThere", "ContinueAnother", "RecordSettings", "KeepSplit",
-        "EarlyStopping", "NamedSets", "CKACallback", "BestSoFar", "EpochReport", "Bar", "Canary",
+        "ExactResume", "Checkpoints", "FolderIsThere", "StartUp", "ContinueAnother", "RecordSettings", "KeepSplit",
+        "EarlyStopping", "NamedSets", "CKACallback", "BestSoFar", "EpochReport", "KeepProvenance", "Bar", "Canary",
     ]  # fmt: skip
     assert callbacks("test") == ["ExactResume", "Checkpoints", "NamedSets"]
 
