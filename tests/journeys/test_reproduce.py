@@ -256,7 +256,7 @@ TEN = {
     "workers": ("--data.num_workers=2",),
     "a fold": ("--data.mode=cross-validation", "--data.folds=3", "--data.fold=1"),
     "double precision": ("--trainer.precision=64-true",),
-    "CKA, steps and label smoothing": ("--trainer.max_steps=5", "--model.label_smoothing=0.1", "--cka.reference=init"),
+    "CKA, steps and label smoothing": ("--trainer.max_steps=5", "--model.label_smoothing=0.1", "--cka=CKACallback"),
 }
 
 
@@ -355,6 +355,15 @@ def test_wrong_usage_is_one_line(train, reproduce, tmp_path):
     file.write_text(json.dumps(records))
     code, said = reproduce(run.folder)
     assert code == 2 and "was trained on 2 nodes" in said
+
+
+def test_a_fingerprint_that_is_dear_waits_but_the_last_weights_have_one(train, monkeypatch):
+    from lightning_hpc.provenance import callback
+
+    monkeypatch.setattr(callback, "FREE", 0.0)
+    monkeypatch.setattr(callback, "SHARE", 1e-9)
+    run = train("fit", "--trainer.max_epochs=4")
+    assert [(one.epoch, one.step) for one in read_fingerprints(run.folder)] == [(0, 0), (4, 8)]
 
 
 def test_fingerprints_that_can_not_be_written_do_not_end_a_run(train, monkeypatch, caplog):

@@ -24,7 +24,7 @@ from .fingerprints import FingerprintsFile, fingerprint_of
 logger = logging.getLogger(__name__)
 
 SHARE = 0.01  # of a run's time that fingerprints may take
-FREE = 0.01  # seconds; what takes less is not counted, so that runs of small models have one after every epoch
+FREE = 0.05  # seconds; what takes less is not counted, so that runs of small models have one after every epoch
 
 MOST_BATCHES = 10_000  # of the first epoch
 
@@ -41,7 +41,7 @@ class KeepProvenance(Callback):
         self.settings = counting(flatten(settings))
         self.batches: list[torch.Tensor | int] = []  # checksums of the first epoch's batches
         self.reads_batches = True
-        self.cost = 0.0  # seconds that the last fingerprint took
+        self.cost = 0.0  # seconds that this thread was busy with the last fingerprint: other programs don't count
         self.file: FingerprintsFile | None = None  # on rank 0, as long as it can be written
 
     # In a checkpoint: the batches of an epoch that is not done yet
@@ -106,14 +106,14 @@ class KeepProvenance(Callback):
         """
         if self.file is None:
             return
-        begin = time.monotonic()
+        begin = time.thread_time()
         try:
             sums = checksums_of(pl_module)
             self.file.add(fingerprint_of(epoch, trainer.global_step, sums, as_numbers(self.batches)))
         except (OSError, RuntimeError) as error:  # the disk is full, or the GPU's memory
             self.give_up(error)
         self.written = time.monotonic()
-        self.cost = self.written - begin
+        self.cost = time.thread_time() - begin
 
     def give_up(self, error: Exception) -> None:
         """Go without: a run is worth more than its fingerprints."""
