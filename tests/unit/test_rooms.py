@@ -38,7 +38,7 @@ MAY_IMPORT = {
     },
     "report": {"settings", "runs", "training", "cka", "results", "reproduction", "hosts", "files"},
     "reproduction": {"provenance", "results", "code", "runs", "settings", "signals", "processes", "files"},
-    "provenance": {"runs", "settings", "files"},
+    "provenance": {"survive", "runs", "settings", "files"},
     "hosts": {"slurm", "clusters", "code", "runs", "settings"},
     "results": {"settings", "runs", "files"},
     "settings": {"files"},

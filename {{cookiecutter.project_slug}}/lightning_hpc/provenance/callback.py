@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..runs.folder import is_own
 from ..runs.identity import counting
 from ..settings.flat import flatten
+from ..survive.checkpoint_files import is_own
 from .checksums import checksum_of_batch, checksums_of
 from .environment import keep_environment, of_machine, of_training
 from .fingerprints import FingerprintsFile, fingerprint_of
