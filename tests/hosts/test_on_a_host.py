@@ -14,6 +14,15 @@ from told_slurm import line
 
 from lightning_hpc.code.snapshot import take_snapshot
 
+SLOW_SBATCH = """\
+#!/bin/sh
+echo "$*" >> {calls}
+number=$(wc -l < {calls})
+if [ "$number" = 1 ]; then sleep 3; fi
+if [ "$number" -lt 3 ]; then echo "Socket timed out" >&2; exit 1; fi
+echo 42
+"""
+
 
 def files_below(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -78,6 +87,7 @@ def test_what_was_changed_there_is_kept_and_what_is_gone_here_goes(laptop):
     (laptop.folder / "extra.py").write_text("HERE = 1\n")
     (laptop.folder / "gone.py").write_text("HERE = 1\n")
     assert laptop.submit()[0] == 0
+    (laptop.there / ".incoming-killed").mkdir()
     (laptop.there / "extra.py").write_text("CHANGED = 1\n")
     (laptop.there / "own.py").write_text("OWN = 1\n")
     (laptop.folder / "extra.py").write_text("HERE = 2\n")
@@ -89,24 +99,29 @@ def test_what_was_changed_there_is_kept_and_what_is_gone_here_goes(laptop):
     assert (laptop.there / "extra.py").read_text() == "HERE = 2\n"
     assert [file.read_text() for file in laptop.there.glob(".replaced/*/extra.py")] == ["CHANGED = 1\n"]
     assert (laptop.there / "own.py").exists() and not (laptop.there / "gone.py").exists()
+    assert not list(laptop.there.glob(".incoming-*"))
 
 
-def test_nothing_is_written_through_a_link_that_leads_out(laptop, tmp_path):
+@pytest.mark.parametrize("name", ["configs", ".sent"])
+def test_nothing_is_written_through_a_link_that_leads_out(laptop, tmp_path, name):
     (tmp_path / "elsewhere").mkdir()
-    (laptop.there / "configs").symlink_to(tmp_path / "elsewhere")
+    (laptop.there / name).symlink_to(tmp_path / "elsewhere")
     code, _, errors = laptop.submit()
-    assert code == 2 and "configs" in errors and "is a link that leads out of it" in errors
+    assert code == 2 and errors.startswith(f"error: {name}") and "is a link that leads out of it" in errors
     assert not list((tmp_path / "elsewhere").iterdir()) and not (laptop.there / "Train.py").exists()
 
 
 def test_two_that_send_at_once_wait_for_each_other(laptop):
     """Else the code of the one would be in the jobs of the other."""
     (laptop.there / ".sent").mkdir()
+    calls = len(laptop.sshd.calls())
     with (laptop.there / ".sent" / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = []
 
         def release():
+            while len(laptop.sshd.calls()) == calls:
+                time.sleep(0.1)
             time.sleep(4)
             before.extend(laptop.there.glob("Train.py"))
             fcntl.flock(lock, fcntl.LOCK_UN)
@@ -185,9 +200,8 @@ def test_retry_asks_here_and_cancel_is_done_there(laptop):
 
 def test_a_lost_connection_during_a_submission_is_said_and_loses_nothing(laptop):
     """The submission there goes on to its end; a second one is refused by what the first has written."""
-    (laptop.slurm.folder / "sbatch").write_text(
-        f"#!/bin/sh\necho $* >> {laptop.slurm.folder}/sbatch.calls\nsleep 3\necho 42\n"
-    )
+    # Two calls of sbatch fail after the cut, which is said to nobody; the third one works.
+    (laptop.slurm.folder / "sbatch").write_text(SLOW_SBATCH.format(calls=laptop.slurm.folder / "sbatch.calls"))
 
     def cut():
         end = time.monotonic() + 120
@@ -210,7 +224,7 @@ def test_a_lost_connection_during_a_submission_is_said_and_loses_nothing(laptop)
     assert '"job": "42"' in jobs.read_text()
     code, _, errors = laptop.submit()
     assert code == 2 and "study is there already" in errors
-    assert len(laptop.slurm.calls("sbatch")) == 1
+    assert len(laptop.slurm.calls("sbatch")) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,14 @@
 say() { printf '%s %s\n' "$mark" "$*"; }
 fail() { say "$@"; exit 0; }
 
+# Nothing is written outside this folder, not even through a link in it.
+check_inside() {
+    case $(realpath -m -- "$1") in
+        "$PWD" | "$PWD"/*) ;;
+        *) fail outside "$1" ;;
+    esac
+}
+
 # Move a file to its place.
 put() {
     mkdir -p -- "$(dirname -- "$2")" || fail not-writable
@@ -17,12 +25,17 @@ put() {
 receive() {
     local name kept
     local -x LC_ALL=C
+    check_inside .sent
+    check_inside .replaced
     mkdir -p .sent 2>/dev/null || fail not-writable
 
     # One at a time, from here until the experiment has its copy of the code. Some file systems have no locks.
     exec 9>> .sent/lock
     flock -w 120 9 2>/dev/null
-    [ $? != 1 ] || fail busy
+    case $? in
+        0) rm -rf -- .incoming-* ;; # of a call that was killed
+        1) fail busy ;;
+    esac
 
     incoming=$(mktemp -d "$PWD/.incoming-XXXXXXXX" 2>/dev/null) || fail not-writable
     trap 'rm -rf -- "$incoming"' EXIT
@@ -31,12 +44,8 @@ receive() {
     (cd "$incoming/files" && find . -type l -printf '%P\n') > "$incoming/links"
     cut -c67- "$incoming/.sent/sums" > "$incoming/names"
 
-    # Nothing is written outside this folder, not even through a link in it.
     while IFS= read -r name; do
-        case $(realpath -m -- "$name") in
-            "$PWD" | "$PWD"/*) ;;
-            *) fail outside "$name" ;;
-        esac
+        check_inside "$name"
     done < <(cat "$incoming/names" "$incoming/links" | xargs -d '\n' dirname -- | sort -u)
 
     touch .sent/sums || fail not-writable
@@ -64,15 +73,16 @@ receive() {
     rm -rf -- "$incoming"
 }
 
-# Passes lines on, and reads to the end also when nobody listens any more: a lost connection ends nothing half way.
+# Passes lines on, and reads to the end also when nobody listens any more.
 relay() {
     local line
-    trap '' PIPE
     while IFS= read -r line || [ "$line" ]; do printf '%s\n' "$line"; done 2>/dev/null
 }
 
 main() {
     local code project
+    # A lost connection must end nothing half way.
+    if [ "$survives" ]; then trap '' PIPE HUP; fi
     say begun
     cd -P -- "$folder" 2>/dev/null || fail no-folder
     if [ "$sends" ]; then receive; fi
@@ -87,7 +97,6 @@ main() {
     python -c "$needs" 2>/dev/null || fail no-environment "$(command -v python)"
 
     if [ "$survives" ]; then
-        trap '' HUP
         python -u SlurmTrain.py "${words[@]}" 2>&1 | relay
         code=${PIPESTATUS[0]}
     else
