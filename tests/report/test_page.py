@@ -173,6 +173,16 @@ def test_repetitions_are_a_table_of_means(grid, open_page):
     assert any("lr=0.1 width=64" in row and expected in row for row in rows)
 
 
+def test_folds_are_repetitions_too(tmp_path, make, open_page):
+    for fold in range(3):
+        folder = tmp_path / "runs" / "cv" / f"000-fold={fold}-0000000{fold}"
+        write_run(folder, metrics={"val/acc": 0.5 + fold / 10}, changes={"data.fold": fold})
+    page = open_page(make(tmp_path / "runs"))
+    page.get_by_role("tab", name="Trials and folds").click()
+    (row,) = page.locator("#view tbody tr").all_text_contents()
+    assert row == "cv30.6 ± 0.1"
+
+
 def test_settings_that_matter_are_told_from_those_that_do_not(grid, open_page):
     page = open_page(grid)
     page.get_by_role("tab", name="Settings and results").click()

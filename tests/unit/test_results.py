@@ -16,9 +16,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpc import entrance
-from lightning_hpc.results import printing, read, rows, run_files
-from lightning_hpc.results.curves import read_curves
+from lightning_hpc import entrance, printing
+from lightning_hpc.results import read, rows, run_files
+from lightning_hpc.results.curves import logged, read_curves
 from lightning_hpc.results.similar_yaml import SimilarFiles
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.settings.flat import flatten
@@ -114,6 +114,12 @@ def test_every_float_is_read_as_it_was_written(rows, cut_off):
     mine = table[table["run"] == "x"].sort_values(["step", "metric"])
     assert not reasons and list(zip(mine["step"], mine["metric"], strict=True)) == [row[:2] for row in expected]
     assert np.array_equal(mine["value"], [row[2] for row in expected], equal_nan=True)
+
+
+def test_what_a_run_has_logged_so_far_is_without_the_line_that_is_being_written(tmp_path):
+    assert logged(tmp_path, "a") == []
+    (tmp_path / "metrics.csv").write_text("step,epoch,a,b\n0,0,1.5,\n1,0,,2\n2,0,nan,\n3,1,0.25,\n4,1,0.1")
+    assert logged(tmp_path, "a") == [1.5, 0.25] and logged(tmp_path, "c") == []
 
 
 def test_a_broken_file_of_metrics_costs_the_others_nothing():

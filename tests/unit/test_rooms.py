@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "failures": {"files"},
     "logs": set(),
     "notify": set(),
+    "printing": set(),
     "private_names": {"settings"},
     # All that a door needs, late.
     "entrance": {
@@ -36,8 +37,8 @@ MAY_IMPORT = {
         "cka",
         "survive",
     },
-    "report": {"settings", "runs", "training", "cka", "results", "reproduction", "hosts", "files"},
-    "reproduction": {"provenance", "results", "code", "runs", "settings", "signals", "processes", "files"},
+    "report": {"settings", "runs", "training", "cka", "results", "printing", "reproduction", "hosts", "files"},
+    "reproduction": {"provenance", "results", "printing", "code", "runs", "settings", "signals", "processes", "files"},
     "provenance": {"survive", "runs", "settings", "files"},
     "hosts": {"slurm", "clusters", "code", "runs", "settings"},
     "results": {"settings", "runs", "files"},
@@ -75,7 +76,7 @@ MAY_IMPORT = {
     "locks": set(),
     "scheduler": {"settings"},
     "packing": {"runs", "settings", "processes", "signals", "files"},
-    "experiments": {"scheduler", "packing", "results", "runs", "code", "settings", "files", "locks"},
+    "experiments": {"scheduler", "packing", "printing", "runs", "code", "settings", "files", "locks"},
     "clusters": {"scheduler", "settings", "files"},
     "arrays": {"clusters", "experiments", "scheduler", "runs", "settings", "notify"},
     "slurm": {
@@ -94,6 +95,7 @@ MAY_IMPORT = {
     },
     "sweeps": {
         "results",
+        "printing",
         "runs",
         "settings",
         "signals",

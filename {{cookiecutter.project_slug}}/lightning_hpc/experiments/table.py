@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from ..results.printing import as_text
+from ..printing import as_text
 from ..settings.places import command
 from .experiment import Experiment
 from .standing import Standing

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..results.printing import BESIDE
+from ..printing import BESIDE
 from ..results.reading import Results
 from ..results.repetitions import SHORT_NAMES, other_settings, repetitions
 from ..results.rows import AFTER, Row

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_atomically
-from ..results.printing import text_of
+from ..printing import text_of
 from ..results.reading import Results
 from ..results.repetitions import repetitions
 from ..settings.errors import SettingsError

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..results.printing import BESIDE, WIDE, as_markdown, as_text, plus_minus
+from ..printing import BESIDE, WIDE, as_markdown, as_text, plus_minus
 from ..results.reading import Results, read
 from ..results.repetitions import over
 from ..results.rows import AFTER

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..code.fingerprint import STORE, copy_of, kept
 from ..files import read_json
+from ..printing import BESIDE, shorten, text_of
 from ..provenance.environment import differences, read_environments
-from ..results.printing import BESIDE, shorten, text_of
 from ..results.reading import Results
 from ..settings.places import quoted, shown
 

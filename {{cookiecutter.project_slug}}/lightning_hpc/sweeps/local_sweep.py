@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
-from ..results.curves import logged
-from ..results.printing import WIDE, as_text
+from ..printing import WIDE, as_text
 from ..runs import space
 from ..runs.folder import RunFolder
 from ..runs.folds import read_cross_validations
@@ -204,6 +203,8 @@ class LocalSweep:
         metric = self.sweep.metric or ""
         if self.sweep.verb != "fit":
             return fold_means(run, metric)
+
+        from ..results.curves import logged  # late: NumPy takes a moment, and most commands need no curves
 
         return logged(run, metric)
 
