@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,14 @@ def test_strata_can_be_returned_and_labels_of_a_subset_are_known():
     with pytest.raises(SettingsError, match="Stated.strata must return one number or text for each of 120 samples"):
         ready(data)
     assert labels_of(Subset(Images(0, 9), [3, 4])) == [1, 0]
+
+
+def test_labels_may_have_the_name_that_svhn_gives_them():
+    data = Loaded(SimpleNamespace(targets=None))
+    del data.targets
+    assert labels_of(data) is None
+    data.labels = np.array(Anything.rare)
+    assert labels_of(data) == Anything.rare
 
 
 def test_where_nothing_is_drawn_no_labels_are_asked_for(caplog):

@@ -63,7 +63,7 @@ def test_a_set_of_ones_own_and_one_that_is_not_there(train, capsys):
     validated = json.loads((run.folder / "validate.json").read_text())
     assert validated["val_noisy/loss"] == pytest.approx(run.column("val_noisy/loss")[-1], abs=1e-6)
     train("fit", "--name=none", "--data.also_validate=[nosiy,test]")
-    assert "data.also_validate nosiy: there are test, val, train" in capsys.readouterr().err
+    assert "error: data.also_validate nosiy: there are test, val, train" in capsys.readouterr().err
 
 
 def test_a_model_that_can_not_is_refused_before_the_run_begins(train, capsys):

@@ -532,6 +532,15 @@ def test_what_was_asked_for_never_vanishes(mistake, settings):
     )
 
 
+def test_folds_of_data_that_can_not_be_split(mistake):
+    Path("my_noise.py").write_text(
+        "from lightning.pytorch import LightningDataModule\nclass Noise(LightningDataModule):\n    pass\n"
+    )
+    assert mistake("--data=my_noise.Noise", "--data.mode=cross-validation").endswith(
+        "my_noise.Noise has no such setting; what can be split into folds inherits from lightning_hpc.data.DataModule"
+    )
+
+
 def test_strategies_and_plugins_are_made_from_their_classes(train):
     single = "lightning.pytorch.strategies.SingleDeviceStrategy"
     strategy = overlay("single.yaml", f"trainer: {{strategy: {{class_path: {single}}}}}\n")

@@ -186,6 +186,13 @@ def test_files_that_are_not_taken_say_why(tmp_path, content, message):
         warm_start(Net(), tmp_path / "file.pt")
 
 
+@pytest.mark.parametrize("content", ["hello", "<!DOCTYPE html><html>", "version https://git-lfs.github.com/spec/v1\n"])
+def test_a_file_that_holds_something_else(tmp_path, content):
+    (tmp_path / "file.pt").write_text(content)
+    with pytest.raises(CheckpointError, match=r"can't read \S+file.pt: torch.save has not written it, or it is dama"):
+        warm_start(Net(), tmp_path / "file.pt")
+
+
 def test_no_file_and_a_cut_one(tmp_path):
     with pytest.raises(CheckpointError, match="nothing.ckpt is neither a file nor a run's folder"):
         warm_start(Net(), tmp_path / "nothing.ckpt")

@@ -136,6 +136,20 @@ def test_a_reader_that_has_gone_away_is_no_traceback():
     assert process.returncode == 141  # as a shell says of a program that a closed pipe has ended
 
 
+@pytest.mark.parametrize("closed", ["1", "0 1 2"])
+def test_closed_outputs_lead_nowhere(tmp_path, closed):
+    """As by `>&-`: no traceback, and what a program prints is not in the file that was opened next."""
+    program = "import os, sys; from pathlib import Path; from lightning_hpc import entrance\n"
+    program += "def room(argv, root):\n    with open('file', 'w') as file:\n        os.system('echo of another')\n"
+    program += "        print('of ours')\n        file.write('whole')\n    return 0\n"
+    program += "sys.exit(entrance.enter(room, [], Path()))"
+    redirections = " ".join(f"{number}>&-" for number in closed.split())
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, program]
+    done = subprocess.run(shell, env=os.environ | dict(PYTHONPATH=str(TEMPLATE)), cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "file").read_text() == "whole"
+
+
 @pytest.mark.parametrize("name", ["Train", "SlurmTrain", "CreateSweep", "SweepAgent", "Report"])
 def test_a_door_shows_help_without_torch(name):
     """The files beside the user's own only call these functions; to load torch would take seconds."""

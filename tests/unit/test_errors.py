@@ -1,13 +1,14 @@
 """Mistakes on the command line are named in one line, with what was probably meant."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from lightning_hpc.settings.classes import class_settings, import_class
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.settings.layers import COMMAND_LINE, Settings
-from lightning_hpc.settings.typed.messages import check_keys, one_line
+from lightning_hpc.settings.typed.messages import check_keys, is_none_of, one_line
 from lightning_hpc.settings.typed.values import drop_inherited
 
 
@@ -43,6 +44,27 @@ def test_a_users_file_that_imports_what_is_not_installed(tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match=r"users_file.Net can't be imported: .*not_installed_anywhere.*installed\?"):
         import_class("users_file.Net")
     sys.modules.pop("users_file", None)
+
+
+def test_classes_of_the_other_package_of_lightning(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    content = "import pytorch_lightning as pl\nclass Net(pl.LightningModule):\n    pass\n"
+    (tmp_path / "of_another.py").write_text(content)
+    advice = "here it is `import lightning.pytorch as pl`"
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)  # as if it were not installed
+    with pytest.raises(SettingsError, match=f"of_another.Net can't be imported: .*{advice}"):
+        import_class("of_another.Net")
+
+    class LightningModule:
+        __module__ = "pytorch_lightning.core.module"
+
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", SimpleNamespace(LightningModule=LightningModule))
+    monkeypatch.delitem(sys.modules, "of_another", raising=False)
+    assert is_none_of("of_another.Net", "LightningModule") == (
+        f"of_another.Net is of the package pytorch_lightning, whose classes don't work here: {advice}"
+    )
+    assert is_none_of("torch.optim.SGD", "LightningModule") == "torch.optim.SGD is no LightningModule"
+    sys.modules.pop("of_another")
 
 
 class Parent:

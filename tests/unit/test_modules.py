@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
 
-from lightning_hpc.modules.hooks import check_hooks, evaluation_of
+from lightning_hpc.modules.hooks import check_hooks, check_loader, evaluation_of
 from lightning_hpc.modules.writer import speak_all
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.survive.metrics_file import MetricsFile
@@ -95,8 +95,66 @@ def test_without_a_predict_step_forward_gets_the_inputs():
     assert model.predict_step(torch.zeros(2), 0).tolist() == [1, 1]
 
 
+def test_of_a_batch_that_is_a_mapping_nobody_knows_what_the_inputs_are():
+    model = Whole()
+    check_hooks(model, "predict")
+    with pytest.raises(SettingsError, match=r"Whole has no predict_step, .* a mapping: write .* \(TypeError: "):
+        model.predict_step({"image": torch.zeros(2)}, 0)
+
+    class OfMappings(Whole):
+        def forward(self, batch):
+            return batch["image"] + 1
+
+    model = OfMappings()
+    check_hooks(model, "predict")
+    assert model.predict_step({"image": torch.zeros(2)}, 0).tolist() == [1, 1]
+
+
+class WithoutTest(LightningDataModule):
+    """Trains and validates, as pasted ones do."""
+
+    def train_dataloader(self):
+        return []
+
+    val_dataloader = train_dataloader
+
+
+class WithTest(Whole):
+    def test_step(self, batch):
+        return None
+
+    def test_dataloader(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    "data, command, message",
+    [
+        (WithoutTest, "test", "WithoutTest has no test_dataloader, which test calls: write it, or evaluate with `val"),
+        (WithoutTest, "predict", "no predict_dataloader, which predict calls: write it, as short as `predict_dataload"),
+        (LightningDataModule, "fit", "LightningDataModule has no train_dataloader, which fit calls: write it"),
+        (
+            WithTest,
+            "validate",
+            "WithTest has no val_dataloader, which validate calls: write it, or evaluate with `test`",
+        ),
+    ],
+)
+def test_data_without_the_loader_of_a_command_are_one_line(data, command, message):
+    with pytest.raises(SettingsError, match=message):
+        check_loader(data(), command)
+    check_loader(WithoutTest(), "validate")
+
+
 def test_how_a_model_can_be_evaluated():
-    assert [evaluation_of(model) for model in (Bare, Whole)] == [None, "validate"]
+    pairs = [
+        (Bare, WithoutTest),
+        (Whole, WithoutTest),
+        (WithTest, WithoutTest),
+        (WithTest, WithTest),
+        (Whole, WithTest),
+    ]
+    assert [evaluation_of(*pair) for pair in pairs] == [None, "validate", "validate", "test", None]
 
 
 class Tracker(Logger):

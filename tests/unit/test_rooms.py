@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "trackers": {"settings", "runs", "failures", "private_names"},
     "attempts": {"code", "runs", "settings", "survive", "signals", "failures", "logs"},
     "data": {"settings", "files", "locks"},
-    "modules": {"settings", "runs", "logs"},
+    "modules": {"settings", "runs", "failures", "logs"},
     "cka": set(),
     "training": {
         "survive",

@@ -105,6 +105,7 @@ def enter(main: Command, argv: Sequence[str], root: Path) -> int:
     Returns:
         the exit code: 0 only on success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, others in runs/folder.py.
     """
+    open_closed_streams()
     print_in_any_encoding()
     forget_empty_variables()
     work_in(root)
@@ -130,6 +131,20 @@ def enter(main: Command, argv: Sequence[str], root: Path) -> int:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         traceback.print_exception(error)
         return FAILED
+
+
+def open_closed_streams() -> None:
+    """Let input and outputs that are closed (`>&-`) lead nowhere.
+
+    Else what is printed ends the command; and the next file that is opened gets their number, and what programs print.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+        os.set_inheritable(number, True)  # also for programs that are started
+    os.close(number)
+
+    sys.stdin = sys.stdin or open(0, closefd=False)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def print_in_any_encoding() -> None:

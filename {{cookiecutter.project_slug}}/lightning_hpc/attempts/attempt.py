@@ -86,8 +86,11 @@ def failed(run: Run, error: BaseException) -> int:
     if cause.killed:
         say(f"stopped: {cause.reason}; the same command resumes from the checkpoint")
         return code
+    if isinstance(error, SettingsError | CheckpointError):
+        show(f"error: {cause.reason.removeprefix(f'{type(error).__name__}: ')}", sys.stderr)  # it says all there is
+        return code
     show(f"error: {cause.reason}", sys.stderr)
-    if not misfit and not isinstance(error, SettingsError | CheckpointError):
+    if not misfit:
         show("".join(traceback.format_exception(error)).rstrip(), sys.stderr)
     return code
 

@@ -137,13 +137,14 @@ def read(file: Path) -> Any:
         return read_safetensors(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         reason = reason_of(error)
         advice = ""
         if "no plain data" in reason:
             advice = (
-                ". If you trust it, write its weights alone to a file, once, in Python: "
-                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')"
+                ". If you trust it, write its weights alone to a file, once, in Python: saved = torch.load(FILE, "
+                "weights_only=False), then torch.save(saved['model'], 'weights.pt'), under whatever key they are, or "
+                "torch.save(saved.state_dict(), 'weights.pt') if it is the model itself"
             )
         raise CheckpointError(f"can't read {file}: {reason}{advice}") from error
 

@@ -108,8 +108,8 @@ class DataModule(LightningDataModule):
     def strata(self) -> Sequence[Any] | None:
         """One number or text per sample, such as its label, in the order train, validation, test: for `stratify`.
 
-        None where the data sets know it. They do if they are of tensors, have an attribute `targets`, as torchvision's
-        have, or a column `label`.
+        None where the data sets know it. They do if they are of tensors, have an attribute `targets` or `labels`, as
+        torchvision's have, or a column `label`.
         """
         return None
 

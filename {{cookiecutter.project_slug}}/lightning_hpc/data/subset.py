@@ -50,7 +50,7 @@ def labels_of(dataset: Dataset) -> list[Any] | None:
     """The label of each sample; None if it is unknown or no single value.
 
     It is the last of a TensorDataset's tensors, the column `label` of Hugging Face's data sets, or the attribute
-    `targets` that those of torchvision have.
+    `targets` or `labels` that those of torchvision have.
     """
     if isinstance(dataset, ConcatDataset):
         labels: list[Any] = []
@@ -72,7 +72,7 @@ def labels_of(dataset: Dataset) -> list[Any] | None:
     elif "label" in (getattr(dataset, "column_names", None) or ()):
         targets = list(dataset["label"])
     else:
-        targets = getattr(dataset, "targets", None)
+        targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
     return single_values(targets, len(dataset))
 
 

@@ -8,9 +8,10 @@ from torchmetrics import Metric
 
 from ..logs import say
 from ..runs.run import Run
+from ..settings.classes import import_class
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
-from .hooks import CLIPPING, check_hooks, clips_itself
+from .hooks import CLIPPING, check_hooks, check_loader, clips_itself, evaluation_of
 
 
 def adapt(cli: CLI, run: Run) -> dict[str, Any]:
@@ -24,10 +25,11 @@ def adapt(cli: CLI, run: Run) -> dict[str, Any]:
         settings of the Trainer that take the place of the user's.
 
     Raises:
-        SettingsError: the model lacks a hook, or something that was asked for contradicts it.
+        SettingsError: the model or its data lack a hook, or something that was asked for contradicts it.
     """
     check_hooks(cli.model, run.command)
     use_own_loaders(cli, run)
+    check_loader(cli.datamodule or cli.model, run.command)
     return let_it_clip(cli, run)
 
 
@@ -63,7 +65,7 @@ def use_own_loaders(cli: CLI, run: Run) -> None:
     if not is_overridden("train_dataloader", cli.model, LightningModule):
         return
     name, data = type(cli.model).__name__, type(cli.datamodule).__name__
-    if "data" in run.changes or run.settings.source.get("data") != run.settings.base:
+    if names_data(run):
         say(f"the data are those of {data}; {name}.train_dataloader is not used")
         return
     if asked_for(run, "data"):
@@ -74,6 +76,20 @@ def use_own_loaders(cli: CLI, run: Run) -> None:
         )
     say(f"the data are those of {name}, which has train_dataloader")
     cli.datamodule = None
+
+
+def names_data(run: Run) -> bool:
+    """True if a DataModule was asked for, and is not that of the first file of settings."""
+    return "data" in run.changes or run.settings.source.get("data") != run.settings.base
+
+
+def evaluation(model_class: Any, run: Run) -> str | None:
+    """The command that evaluates a run with a model of this class: test, or else validate; None if neither can."""
+    data_class = model_class
+    own_loaders = getattr(model_class, "train_dataloader", None) is not LightningModule.train_dataloader
+    if names_data(run) or not own_loaders:
+        data_class = import_class(run.settings.flat["data"])
+    return evaluation_of(model_class, data_class)
 
 
 def compile_networks(model: LightningModule) -> None:

@@ -1,11 +1,12 @@
 """Which hooks a LightningModule has, and what follows from that before anything begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from ..failures import in_one_line
 from ..settings.errors import SettingsError
 
 # Command → the hooks that Lightning can't do without.
@@ -18,6 +19,14 @@ ADVICE = dict(
     fit="write it",
     validate="write it, or evaluate with `test`",
     test="write it, as short as `test_step = validation_step`, or evaluate with `validate`",
+)
+
+# Command → the loader that it takes its batches from, and what to do where the data have none.
+LOADERS = dict(
+    fit=("train_dataloader", "write it"),
+    validate=("val_dataloader", "write it, or evaluate with `test`"),
+    test=("test_dataloader", "write it, or evaluate with `validate`"),
+    predict=("predict_dataloader", "write it, as short as `predict_dataloader = val_dataloader`"),
 )
 
 # Hooks of Lightning 1, which Lightning 2 refuses to call → what took their place.
@@ -57,22 +66,45 @@ def check_hooks(model: LightningModule, command: str) -> None:
         setattr(model, "predict_step", forward_of_inputs(model))  # noqa: B010 - it is a method to mypy
 
 
+def check_loader(data: LightningDataModule | LightningModule, command: str) -> None:
+    """Check that data have the loader that a command needs.
+
+    Args:
+        data: the DataModule, or the model if the data are its own.
+        command: fit, validate, test or predict.
+
+    Raises:
+        SettingsError: they have not.
+    """
+    loader, advice = LOADERS[command]
+    if not is_overridden(loader, data):
+        raise SettingsError(f"{type(data).__name__} has no {loader}, which {command} calls: {advice}")
+
+
 def forward_of_inputs(model: LightningModule) -> Callable[..., Any]:
     """A predict_step for a model that has none: Lightning's own gives the whole batch to forward, targets included."""
+    name = type(model).__name__
 
     def predict_step(batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        if isinstance(batch, list | tuple):
-            batch = batch[0]
-        return model(batch)
+        if not isinstance(batch, Mapping):
+            return model(batch[0] if isinstance(batch, list | tuple) else batch)
+        try:
+            return model(batch)
+        except Exception as error:  # of the user's forward, which mostly takes one of the values
+            raise SettingsError(
+                f"{name} has no predict_step, and its forward does not take a whole batch, which is a mapping: "
+                f"write predict_step(self, batch, batch_idx) ({in_one_line(error)})"
+            ) from error
 
     return predict_step
 
 
-def evaluation_of(model_class: Any) -> str | None:
-    """The command that evaluates models of a class: test, or else validate; None if it has no step for either."""
+def evaluation_of(model_class: Any, data_class: Any) -> str | None:
+    """The command that evaluates models of a class on data of a class: test, or else validate; None if neither can."""
     for command in ("test", "validate"):
-        (step,) = NEEDED[command]
-        if getattr(model_class, step, None) is not getattr(LightningModule, step):
+        (step,), (loader, _) = NEEDED[command], LOADERS[command]
+        has_step = getattr(model_class, step, None) is not getattr(LightningModule, step)
+        if has_step and getattr(data_class, loader, None) is not getattr(LightningDataModule, loader):
             return command
     return None
 

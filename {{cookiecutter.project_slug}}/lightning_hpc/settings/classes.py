@@ -57,6 +57,10 @@ OLD_MODULES = {
     "cka.callback": "lightning_hpc.cka",
 }
 
+# The other package of Lightning has the same classes, which are not these.
+OLD_LIGHTNING = "pytorch_lightning"
+USE_LIGHTNING = "here it is `import lightning.pytorch as pl`"
+
 _root: Path | None = None
 _renamings_said: set[str] = set()
 
@@ -240,7 +244,8 @@ def import_class(name: str) -> Any:
     except ModuleNotFoundError as error:
         # The missing module may be one that the user's file imports.
         if error.name and not module_name.startswith(error.name):
-            raise SettingsError(f"{path} can't be imported: {error} (is the package installed?)") from None
+            advice = USE_LIGHTNING if error.name == OLD_LIGHTNING else "is the package installed?"
+            raise SettingsError(f"{path} can't be imported: {error} ({advice})") from None
         raise SettingsError(f"there is no module {error.name} for the class {path}") from None
 
     if not hasattr(module, leaf):
@@ -248,6 +253,12 @@ def import_class(name: str) -> Any:
         raise SettingsError(f"there is no class {leaf} in {module_name}{did_you_mean(leaf, names)}")
 
     return getattr(module, leaf)
+
+
+def of_old_lightning(name: str) -> bool:
+    """True if a class is one of the package pytorch_lightning."""
+    parents = getattr(import_class(name), "__mro__", ())
+    return any(parent.__module__.startswith(f"{OLD_LIGHTNING}.") for parent in parents)
 
 
 def known_names() -> set[str]:

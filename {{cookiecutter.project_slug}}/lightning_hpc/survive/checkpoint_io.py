@@ -118,6 +118,10 @@ def reason_of(error: Exception) -> str:
     not_allowed = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
     if not_allowed:
         return f"it holds a {not_allowed[1]}, which is no plain data"
+
+    # Of a web page or a picture torch says that it would be read without `weights_only`, and a dictionary lacks a key.
+    if isinstance(error, pickle.UnpicklingError | LookupError):
+        return "torch.save has not written it, or it is damaged"
     lines = str(error).splitlines()
     return lines[0] if lines else "it is empty or cut off"
 

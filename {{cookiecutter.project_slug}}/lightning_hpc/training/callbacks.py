@@ -63,8 +63,9 @@ class BestSoFar(Callback):
             return
 
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        values = {f"{best.monitor}_best": best.value, "epoch": trainer.current_epoch}
         for tracker in trainer.loggers:
-            tracker.log_metrics({f"{best.monitor}_best": best.value}, step=step)
+            tracker.log_metrics(dict(values), step=step)
 
 
 class Canary(Callback):

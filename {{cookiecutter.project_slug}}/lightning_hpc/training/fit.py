@@ -21,7 +21,7 @@ from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
 from ..logs import log_file, note, say, show
-from ..modules.hooks import evaluation_of
+from ..modules.adapt import evaluation
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
 from ..settings.classes import import_class
@@ -286,7 +286,7 @@ def summary(run: Run, model_class: Any, trackers: Sequence[Logger] = ()) -> str:
     pictures = sorted((folder / "cka").glob("*.png"))
     if pictures:
         lines.append(("CKA", f"{pictures[-1]}"))
-    verb = evaluation_of(model_class)
+    verb = evaluation(model_class, run)
     tested = {name: value for name, value in read_json(folder / "test.json").items() if name not in ABOUT_TEST}
     if tested:
         lines.append(("test", f"{main_metrics(tested)}; in {folder}/test.json"))

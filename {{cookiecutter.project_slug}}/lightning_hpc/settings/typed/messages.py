@@ -4,13 +4,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..classes import class_settings, import_class
+from ..classes import OLD_LIGHTNING, USE_LIGHTNING, class_settings, import_class, of_old_lightning
 from ..errors import SettingsError, did_you_mean
 from ..layers import Settings, where, written
 from .suggestions import near_settings
 
 # What jsonargparse knows of every class, beside the class's own settings.
 OF_EVERY_CLASS = ("class_path", "init_args", "dict_kwargs")
+
+# What `crossvalidate` and folds set, in a DataModule that can split.
+SPLITTING = ("data.mode", "data.folds", "data.fold")
+INHERIT = "; what can be split into folds inherits from lightning_hpc.data.DataModule"
 
 
 def check_keys(settings: Settings, known: set[str]) -> None:
@@ -48,7 +52,8 @@ def check_key(key: str, settings: Settings, known: set[str]) -> None:
     if word in OF_EVERY_CLASS or word in names:
         return
 
-    raise unknown_setting(key, owner, near_settings(f"{parent}.{word}", parent, settings, known), settings)
+    advice = INHERIT if key in SPLITTING else near_settings(f"{parent}.{word}", parent, settings, known)
+    raise unknown_setting(key, owner, advice, settings)
 
 
 def parent_of(key: str, settings: Settings) -> str:
@@ -242,8 +247,14 @@ def wrong_class(message: str, key: str) -> str | None:
 
     # The first wording may leave the class's name out, and gives the whole value further down.
     class_path, parent = wrong.groups()
-    name = class_path or given_value(message) or ""
-    return f"{name} is no {parent}"
+    return is_none_of(class_path or given_value(message) or "", parent)
+
+
+def is_none_of(name: str, kind: str) -> str:
+    """That a class is not of a kind, and why, if it is the same class of Lightning's other package."""
+    if of_old_lightning(name):
+        return f"{name} is of the package {OLD_LIGHTNING}, whose classes don't work here: {USE_LIGHTNING}"
+    return f"{name} is no {kind}"
 
 
 def no_class(message: str, key: str) -> str | None:
@@ -265,7 +276,7 @@ def why_not(name: str, kinds: Sequence[str] = ()) -> str:
     except SettingsError as error:
         return str(error)
 
-    return f"{name} is no {' or '.join(kinds) or 'class that this setting takes'}"
+    return is_none_of(name, " or ".join(kinds) or "class that this setting takes")
 
 
 def last_words(message: str, key: str) -> str | None:
