@@ -533,11 +533,9 @@ def test_what_was_asked_for_never_vanishes(mistake, settings):
 
 
 def test_folds_of_data_that_can_not_be_split(mistake):
-    Path("my_noise.py").write_text(
-        "from lightning.pytorch import LightningDataModule\nclass Noise(LightningDataModule):\n    pass\n"
-    )
-    assert mistake("--data=my_noise.Noise", "--data.mode=cross-validation").endswith(
-        "my_noise.Noise has no such setting; what can be split into folds inherits from lightning_hpc.data.DataModule"
+    line = mistake("--data=lightning.pytorch.demos.boring_classes.BoringDataModule", "--data.mode=cross-validation")
+    assert line.endswith(
+        "has no such setting; what can be split into folds inherits from lightning_hpc.data.DataModule"
     )
 
 
