@@ -8,11 +8,13 @@ import pytest
 
 from lightning_hpc.hosts import fetching
 from lightning_hpc.hosts.host import Host
+from lightning_hpc.results.rows import FILES
+from lightning_hpc.results.run_files import METRICS
 
 RUN = "001-lr=0.1-0123abcd"
 SMALL = [
     "cka/epoch-001.npz", "checkpoints/meta.json", "config.yaml", "metrics.csv", "overlay.yaml", "status.json",
-    "test.json",
+    "test.json", "validate.json", "environment.json", "fingerprints.jsonl",
 ]  # fmt: skip
 LARGE = [
     "checkpoints/last.ckpt", "checkpoints/step-10.ckpt", "cka/epoch-001.png", "logs/rank-0.log", "predictions.pt",
@@ -49,6 +51,10 @@ def copied(source, target, *options):
     words = fetching.rsync_command(Host("x", "x", "y"), target)[:-2]
     done = subprocess.run([*words, *options, f"{source}/", f"{target}/"], capture_output=True, text=True, check=True)
     return {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}, done.stdout
+
+
+def test_what_the_table_reads_is_among_them():
+    assert {METRICS, *FILES} <= set(SMALL)
 
 
 def test_only_small_files_come_at_each_level(runs, tmp_path):
@@ -112,7 +118,9 @@ def test_the_printed_line_does_what_go_does(laptop, runs):
 def test_fetch_says_what_it_would_do_and_what_is_not_there(laptop, runs):
     laptop.describe(folder=str(runs.parent))
     code, told, errors = laptop.slurm_train("fetch", "runs/wide", "--dry-run")
-    assert code == 0 and f"{RUN}/metrics.csv" in told and "would fetch 9 new or changed files" in told, errors
+    assert (
+        code == 0 and f"{RUN}/metrics.csv" in told and f"would fetch {len(SMALL) + 2} new or changed files" in told
+    ), errors
     assert not (laptop.folder / "fetched").exists()
     code, _, errors = laptop.slurm_train("fetch", "runs/narrow")
     assert code == 2 and errors.startswith("error: there is no folder") and errors.count("\n") == 1
