@@ -48,6 +48,11 @@ def test_a_run_that_is_stopped_in_its_test_is_tested_when_it_is_started_again(tr
     assert "test/acc" in results(run)
 
 
+def test_a_quick_look_is_tested_too(train):
+    run = train("fit", "--then=test", "--trainer.fast_dev_run=true")
+    assert run.code == 0 and "test/acc" in results(run)
+
+
 def test_a_run_that_was_done_without_is_tested_now_and_only_once(train):
     run = train("fit")
     assert not (run.folder / "test.json").exists()

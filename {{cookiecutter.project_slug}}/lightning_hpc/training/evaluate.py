@@ -87,8 +87,6 @@ def test_at_end(cli: CLI, run: Run) -> None:
         CheckpointError: it has no such checkpoint.
     """
     trainer = cli.trainer
-    if trainer.fast_dev_run:
-        return  # it has saved nothing
     checkpoint = choose_checkpoint(cli, run)
     say(f"test: {checkpoint.path} (step {checkpoint.step}, epoch {checkpoint.epoch})")
 
