@@ -1,6 +1,6 @@
 """One run behind a bigger job of somebody else's, as a whole and in slices, on real SLURMs of one's own.
 
-    python benchmarks/slices.py [--gap 600] [--bigger 240] [--steps 480] [--json FILE]
+    python benchmarks/slices.py [--gap 720] [--bigger 180] [--steps 400] [--json FILE]
 
 Each way has a private SLURM of tests/slurm with two nodes. A job of others has one node for `gap` seconds. Then a
 bigger one, which wants both, waits in front; the other node is idle until it starts. The run trains for real, with a
@@ -35,7 +35,7 @@ from same import unequal  # noqa: E402
 
 STEPS_OF_AN_EPOCH, PAUSE = 40, 0.5  # seconds
 
-WAYS = {"one job of 30 min": ["--time=30"], "slices of 5 min": ["--time=30", "--slice=5"]}
+WAYS = {"one job of 30 min": ["--time=30"], "slices of 4 min": ["--time=30", "--slice=4"]}
 
 MODEL = """\
 import time
@@ -134,9 +134,9 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def main() -> None:
     """Measure, print and, if asked, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gap", type=int, default=600, metavar="S", help="how long one node is idle, whole minutes")
-    parser.add_argument("--bigger", type=int, default=240, metavar="S", help="how long the bigger job takes")
-    parser.add_argument("--steps", type=int, default=480, metavar="N", help=f"of the run, each of {PAUSE} s")
+    parser.add_argument("--gap", type=int, default=720, metavar="S", help="how long one node is idle, whole minutes")
+    parser.add_argument("--bigger", type=int, default=180, metavar="S", help="how long the bigger job takes")
+    parser.add_argument("--steps", type=int, default=400, metavar="N", help=f"of the run, each of {PAUSE} s")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
 

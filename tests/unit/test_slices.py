@@ -1,6 +1,7 @@
 """Slices: what a job asks for, what it costs, and which slice is refused."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lightning_hpc.clusters.placement import resolve
 from lightning_hpc.clusters.presets import load
 from lightning_hpc.clusters.slices import SHORTEST
 from lightning_hpc.experiments.measured import last_measured
+from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.slurm import batch
 from lightning_hpc.slurm.asked import about_slices
@@ -124,3 +126,20 @@ def test_without_measurements_that_is_said(measured):
     (line,) = about_slices(sliced, measured("grid", None))
     assert line.startswith("how long a start and a save take is not known yet")
     assert about_slices(resolve(GENERIC, {"time": "4:00:00"}), Path("/nowhere")) == []
+
+
+def test_a_run_notes_once_in_a_job_what_its_start_took(tmp_path, monkeypatch):
+    from lightning_hpc.attempts.start_up import StartUp
+
+    folder = RunFolder(tmp_path)
+    monkeypatch.delenv("JOB_BEGAN", raising=False)
+    StartUp(folder).on_train_batch_end(None, None, None, None, 0)
+    assert folder.status() == {}
+
+    monkeypatch.setenv("JOB_BEGAN", str(int(time.time()) - 40))
+    start_up = StartUp(folder)
+    start_up.on_train_batch_end(None, None, None, None, 0)
+    assert 40 <= folder.status()["start_seconds"] < 60
+    folder.update(start_seconds=None)
+    start_up.on_train_batch_end(None, None, None, None, 1)
+    assert folder.status()["start_seconds"] is None
