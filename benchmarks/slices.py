@@ -151,13 +151,13 @@ def main() -> None:
             rows = list(pool.map(wait_in_line, WAYS, slurms, projects, [options] * len(WAYS)))
         one, other = (next(project.glob("runs/run/000-*")) for project in projects)
         found = differences(one, other)
+        version = slurms[0].run("sbatch", "--version")
     for row in rows:
         print("  ".join(f"{name}: {value}" for name, value in row.items()))
     print(f"the two differ in {len(found)} places{': ' if found else ''}{', '.join(found)}")
     assert not found
 
     if options.json:
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.strip()
         machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}"
         command = f"python benchmarks/slices.py --gap {options.gap} --bigger {options.bigger} --steps {options.steps}"
         note = f"the checkpoints and metrics of the two differ in {len(found)} places"
