@@ -82,6 +82,7 @@ def test_one_is_killed_one_has_no_memory_one_fails_and_the_time_is_over(limited)
     """Run 0 and 4 are left alone. 1 is killed, 2 is out of memory, 3 fails: the rest of the pack goes on, and back."""
     slurm = limited.slurm
     runs = [{"trial": trial, "model.pause": 0.7} for trial in range(5)]
+    runs[0]["model.pause"] = 2.5  # SLURM looks at time limits twice a minute
     runs[2] |= {"model.megabytes": 2000}
     runs[3] |= {"model.fails": True}
     shared = {"trainer.max_epochs": [4], "model.class_path": ["greedy.Greedy"]}
