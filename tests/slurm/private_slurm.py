@@ -112,7 +112,8 @@ def missing() -> list[str]:
 
 def free_ports(count: int) -> int:
     """The first of `count` consecutive free ports."""
-    for first in range(20000 + os.getpid() % 20000, 60000, count):
+    # Processes of the tests have consecutive ids, and look at the same time: each begins with ports of its own.
+    for first in range(20000 + os.getpid() * count % 20000, 60000, count):
         sockets = [socket.socket() for _ in range(count)]
         try:
             for offset, each in enumerate(sockets):
