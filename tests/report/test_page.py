@@ -159,7 +159,7 @@ def test_curves_of_trials_become_a_mean_and_a_band(grid, open_page):
     page = open_page(grid)
     page.get_by_label("mean and band").check()
     names = page.locator(".legend li").all_text_contents()
-    assert len(names) == 6 and all("and 3 more" in name for name in names)
+    assert len(names) == 6 and all("lr=" in name and "mean of 4" in name for name in names)
     keep(page, "means")
 
 

@@ -62,9 +62,10 @@ function meanLines(page, runs, curves, axis, weight) {
     if (!groups.has(group)) groups.set(group, []);
     groups.get(group).push(run);
   }
-  return [...groups.values()].map((members, number) => {
+  return [...groups].map(([group, members], number) => {
     const curve = average(members.map((run) => ({ x: curves.get(run)[axis], y: smooth(curves.get(run).y, weight) })));
-    const name = members.length > 1 ? `${page.nameOf(members[0])} and ${members.length - 1} more` : page.nameOf(members[0]);
+    const common = page.data.group_names[group];
+    const name = members.length > 1 ? `${common}, mean of ${members.length}` : page.nameOf(members[0]);
     return { ...curve, colour: colour(number), name };
   });
 }
