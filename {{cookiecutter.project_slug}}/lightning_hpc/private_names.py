@@ -43,6 +43,8 @@ IN_PACKAGES = (
     "lightning.pytorch.strategies.launchers.subprocess_script:_launch_process_observer",
     # training/callbacks.py: what stands before the progress bar
     "lightning.pytorch.callbacks.progress.rich_progress:RichProgressBar._get_train_description",
+    # … and what `load_from_checkpoint` makes a model with
+    "lightning.pytorch.cli:instantiate_module",
     # cka/: layers that are compiled, that give back their input, or that are no layers
     "torch:_foreach_div_",
     "torch.nn:Module._compiled_call_impl",
@@ -117,6 +119,7 @@ UNCHECKED = {
     "_compiler_ctx": "only a LightningModule that was compiled as a whole has it",
     "_orig_mod": "only a module that torch.compile has wrapped has it, and importing torch's compiler takes seconds",
     "_actions": "of Python's argparse, in the parser that settings/ makes before the Trainer",
+    "_instantiator": "a key of checkpoints; without it `load_from_checkpoint` needs the model's arguments",
     "_typehint": "of jsonargparse's arguments, in the same parser; without it a text may be taken for a class name",
 }
 
