@@ -92,7 +92,7 @@ def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         return
     import torch
 
-    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}, others running"
+    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}"
     command = f"python benchmarks/kill_chain.py --kills {options.kills} --seed {options.seed}"
     if options.ways != list(WAYS):
         command += " --ways " + shlex.join(options.ways)

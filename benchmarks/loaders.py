@@ -212,7 +212,8 @@ def main() -> None:
     import lightning_hpc.loading.loaders  # noqa: F401 - before the forks
 
     machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, other programs running"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"load average {os.getloadavg()[0]:.1f} before"
     )
     print(machine)
     rows = []
