@@ -35,7 +35,7 @@ UNIT_TESTS = {
 TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
 TESTS["survive"] = ["tests/resume", "-m", "not slow"]
 LOADING = ("randomness", "generators", "loaders", "streams")
-TESTS["loading"] = [*(f"tests/resume/test_{name}.py" for name in LOADING), "tests/data/test_ranks.py", "-m", "not slow"]
+TESTS["loading"] = [*(f"tests/resume/test_{name}.py" for name in LOADING), "tests/unit/test_orders.py", "-m", "not slow"]
 
 HYPOTHESIS = ["--hypothesis-seed=0", "--hypothesis-profile=mutation"]  # few examples, always the same
 
