@@ -33,7 +33,7 @@ slow: .venv/installed  ## run the others: long kill chains, two ranks, faults in
 	sh tests/install.sh
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist worksteal -m slow
 
-# Not a part of `make test`: it takes from minutes to hours. ROOM: runs, settings, slurm or survive; FILES: some of its.
+# Not a part of `make test`: it takes from minutes to hours. ROOM: runs, settings, loading, survive, slurm …; FILES: some of its.
 ROOM ?= runs
 FILES ?=
 mutation: .venv/installed  ## change one room's code in many ways and list what no test notices; slow: make mutation ROOM=slurm FILES=resources.py

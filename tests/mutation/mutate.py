@@ -29,13 +29,19 @@ UNIT_TESTS = {
     "code": ("snapshot", "code_changes"),
     "settings": ("settings", "classes", "errors", "run", "plan"),
     "clusters": ("presets", "own_words"),
-    "arrays": ("next_wave", "put_back"),
+    "arrays": ("next_wave", "after_run"),
     "slurm": ("submission", "after_run"),
 }
+# The same for those in tests/resume. What needs a generated project is left out: it would not have the change.
+RESUME_TESTS = {
+    "loading": ("randomness", "generators", "loaders", "streams"),
+    "survive": ("checkpoint_files", "checkpoint_folders", "checkpoints", "metrics_file", "averaging", "attributes"),
+}
+QUICK = ["-m", "not slow", "-k", "not lightnings_own"]
+
 TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
-TESTS["survive"] = ["tests/resume", "-m", "not slow"]
-LOADING = ("randomness", "generators", "loaders", "streams")
-TESTS["loading"] = [*(f"tests/resume/test_{name}.py" for name in LOADING), "tests/unit/test_orders.py", "-m", "not slow"]
+TESTS |= {room: [*(f"tests/resume/test_{name}.py" for name in names), *QUICK] for room, names in RESUME_TESTS.items()}
+TESTS["loading"].insert(0, "tests/unit/test_orders.py")
 
 HYPOTHESIS = ["--hypothesis-seed=0", "--hypothesis-profile=mutation"]  # few examples, always the same
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lightning_hpc.files import atomic_write
-from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, give_name, remove_parts
+from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, give_name, is_own, remove_parts
 from lightning_hpc.survive.checkpoint_io import AtomicCheckpointIO
 from lightning_hpc.survive.whole import damage
 from lightning_hpc.values.plain_data import NotPlain, plain_checkpoint, plain_value
@@ -183,6 +183,22 @@ def test_last_alone_is_found_with_its_step_from_meta(tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps(dict(last=dict(step=7, epoch=1), kept=[])))
     found = find_checkpoint(tmp_path)
     assert (found.path.name, found.step, found.epoch) == ("last.ckpt", 7, 1)
+
+
+def test_the_best_is_resumed_from_where_nothing_newer_is_whole(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"half")  # copies, and no names of steps that are there
+    save(tmp_path / "best.ckpt")
+    (tmp_path / "meta.json").write_text(json.dumps(dict(best=dict(step=7, epoch=1), last=dict(step=9, epoch=2))))
+    found = find_checkpoint(tmp_path)
+    assert (found.path.name, found.step, found.epoch) == ("best.ckpt", 7, 1)
+    assert len(found.damaged) == 1 and "last.ckpt is damaged" in found.damaged[0]
+
+
+def test_which_checkpoint_is_a_runs_own(tmp_path):
+    own = save(tmp_path / "run" / "checkpoints" / "step-00000003.ckpt")
+    give_name(own, own.with_name("last.ckpt"))
+    assert is_own(own, tmp_path / "run") and is_own(str(own.with_name("last.ckpt")), str(tmp_path / "run"))
+    assert not is_own(own, tmp_path / "other") and not is_own(None, tmp_path / "run")
 
 
 def test_a_checkpoint_by_name_or_path(tmp_path):
