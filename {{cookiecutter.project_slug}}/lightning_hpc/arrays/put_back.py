@@ -86,16 +86,19 @@ def element() -> str:
 
 def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
     """Submit this job, or this element of its array, anew, counting how often; what SLURM said if it would not."""
+    # Of an experiment's batch file, which adds the folder, the index and for a canary the option.
+    folders, _ = take_options(arguments, "--run")
+    elements, _ = take_options(arguments, "--index", "--pack")
+    canaries, _ = take_options(arguments, "--canary")
+    packed = "--pack" in arguments
+
     options, batch_arguments = [], list(arguments)
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     if task is not None:
         options = in_its_lane(int(task))
-    elements, _ = take_options(arguments, "--index", "--pack")
-    packed = "--pack" in arguments
     if task is not None and elements:
-        # The batch file of an experiment adds its folder and the index; what it gets is where its array starts.
+        # What the batch file itself gets is where its array starts.
         offset = int(elements[0]) - int(task)
-        folders, _ = take_options(arguments, "--run")
         options += sbatch.log_option(Path(folders[0]) / "logs", offset, packed)
         batch_arguments = [str(offset)] if offset else []
 
@@ -104,13 +107,14 @@ def submit_again(batch: Path, arguments: Sequence[str]) -> str | None:
     job_now = os.environ.get("SLURM_JOB_ID")
     if job_now:
         os.environ.setdefault("RESUBMITTED_FROM", job_now)
+
     try:
         job = sbatch.submit_job([*options, str(batch), *batch_arguments])
-        if elements and take_options(arguments, "--canary")[0]:
-            wait_for_canary(Experiment(take_options(arguments, "--run")[0][0]), job)
+        if elements and canaries:
+            wait_for_canary(Experiment(folders[0]), job)
     except SettingsError as error:
-        has_waves = elements and not take_options(arguments, "--canary")[0] and FULL.search(str(error))
-        if has_waves and join_next_wave(Experiment(folders[0]), int(elements[0]), element(), packed):
+        may_wait = elements and not canaries and FULL.search(str(error))
+        if may_wait and join_next_wave(Experiment(folders[0]), int(elements[0]), element(), packed):
             return None
         return str(error)
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..settings.errors import SettingsError
+from ..settings.one_run import one_run_parser, run_of
 from .packages import FORMATS, check_installed
 
 if TYPE_CHECKING:
@@ -36,15 +37,14 @@ def main(argv: Sequence[str], root: Path) -> int:
         SettingsError, CheckpointError: what was asked for can't be done; nothing has been written.
     """
     arguments = parser().parse_args(argv)
-    if (arguments.run is None) == (arguments.named is None):
-        raise SettingsError("export needs one run: python Train.py export RUN")
+    run = run_of(arguments, "export")
     check_installed(arguments.format)
 
     # Late: torch takes seconds, and the help needs none.
     from .computation import export_computation
     from .weights import export_weights
 
-    found = checkpoint_of(arguments.run or arguments.named, arguments.checkpoint, root)
+    found = checkpoint_of(run, arguments.checkpoint, root)
     target = arguments.output
     if target is None:
         target = found.path.parent.parent / "export" / f"{found.path.stem}{FORMATS[arguments.format].ending}"
@@ -76,13 +76,8 @@ def main(argv: Sequence[str], root: Path) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    command = argparse.ArgumentParser(
-        prog="python Train.py export", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw, allow_abbrev=False
-    )
+    command = one_run_parser("export", DESCRIPTION, EXAMPLES, "the run's folder, or one of its checkpoints")
     option = command.add_argument
-    option("run", type=Path, nargs="?", help="the run's folder, or one of its checkpoints")
-    option("--run", dest="named", type=Path, metavar="RUN", help="the same, as for the other commands")
     option("--format", choices=FORMATS, default="onnx", help="see below (default: onnx)")
     option("--checkpoint", metavar="NAME", help="best, last or step-… (default: best, where there is one)")
     option("-o", "--output", type=Path, metavar="FILE", help="the file to write (default: in the run's export/)")

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..provenance.environment import differences, of_machine
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..settings.errors import SettingsError
+from ..settings.one_run import one_run_parser, run_of
 from ..settings.places import existing, shown
 from .again import command_of, environment_of, place_of, prepare, train
 from .kept import Kept, changed_code, obstacle, read_kept
@@ -40,10 +41,7 @@ def main(argv: Sequence[str], root: Path) -> int:
         SettingsError: there is no such run, or it can't be trained by this command.
     """
     arguments = parser().parse_args(argv)
-    if (arguments.run is None) == (arguments.named is None):
-        raise SettingsError("reproduce needs one run: python Train.py reproduce RUN")
-
-    run = read_kept(existing(arguments.run or arguments.named))
+    run = read_kept(existing(run_of(arguments, "reproduce")))
     nodes = (run.environments[0].get("settings") or {}).get("trainer.num_nodes", 1) if run.environments else 1
     if nodes not in (1, None):
         raise SettingsError(f"{run.folder} was trained on {nodes} nodes, and reproduce starts processes on one only")
@@ -65,18 +63,9 @@ def main(argv: Sequence[str], root: Path) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    command = argparse.ArgumentParser(
-        prog="python Train.py reproduce",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=raw,
-        allow_abbrev=False,
-    )
-    option = command.add_argument
-    option("run", type=Path, nargs="?", help="the run's folder")
-    option("--run", dest="named", type=Path, metavar="RUN", help="the same, as for the other commands")
-    option("--dry-run", action="store_true", help="say what would be done, and what is different here already")
+    command = one_run_parser("reproduce", DESCRIPTION, EXAMPLES, "the run's folder")
+    look = "say what would be done, and what is different here already"
+    command.add_argument("--dry-run", action="store_true", help=look)
     return command
 
 
