@@ -17,15 +17,15 @@ largest in the matrix against Song's formula in float64, on the real network.
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
 import warnings
-from datetime import date
 from pathlib import Path
+
+from figures import write_figures
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
 
@@ -242,8 +242,7 @@ def main():
         print(flush=True)
     if arguments.json:
         command = "python benchmarks/cka.py --peers FOLDER" + (f" --case {arguments.case}" if arguments.case else "")
-        data = {"date": str(date.today()), "command": command, "machine": f"{machine}; {versions}", "rows": rows}
-        arguments.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        write_figures(arguments.json, f"{machine}; {versions}", command, rows)
 
 
 if __name__ == "__main__":

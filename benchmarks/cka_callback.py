@@ -7,17 +7,16 @@ thread. The settings take turns; the least of several repeats counts.
 """
 
 import argparse
-import json
 import logging
 import platform
 import tempfile
 import time
 import warnings
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import torch
+from figures import write_figures
 from lightning.pytorch import Trainer
 from template_path import use_template
 
@@ -76,13 +75,7 @@ def main():
         print(" ".join(f"{key} {value}" for key, value in row.items()))
     if arguments.json:
         machine = f"one thread, {platform.system()}, torch {torch.__version__}"
-        data = {
-            "date": str(date.today()),
-            "command": "python benchmarks/cka_callback.py",
-            "machine": machine,
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(data, indent=1) + "\n")
+        write_figures(arguments.json, machine, "python benchmarks/cka_callback.py", rows)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,15 @@ with the tool over that without. The error is the largest in the matrix against 
 """
 
 import argparse
-import json
 import statistics
 import sys
 import warnings
 from contextlib import contextmanager
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 from cka_cases import CASES, Replay, case, song, template_cka
+from figures import write_figures
 
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]  # a peer's module is called `cka` too
@@ -197,8 +196,7 @@ def main():
             print(flush=True)
     if arguments.json:
         command = "python benchmarks/cka_gpu.py --peers FOLDER"
-        data = {"date": str(date.today()), "command": command, "machine": machine, "rows": rows}
-        arguments.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        write_figures(arguments.json, machine, command, rows)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ moved away together, which no classifier would mind.
 """
 
 import argparse
-import json
 import platform
-from datetime import date
 from pathlib import Path
 
 import torch
 from cka_cases import template_cka
+from figures import write_figures
 
 WIDTH = 512
 
@@ -68,13 +67,7 @@ def main():
             print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     if arguments.json:
         machine = f"{platform.system()}, torch {torch.__version__}"
-        data = {
-            "date": str(date.today()),
-            "command": "python benchmarks/cka_samples.py",
-            "machine": machine,
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(data, indent=1) + "\n")
+        write_figures(arguments.json, machine, "python benchmarks/cka_samples.py", rows)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ CPU time (user and system, hooks and git included) and not the clock, because ot
 
 import argparse
 import importlib.metadata
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
+
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 COOKIECUTTER = Path(sys.executable).parent / "cookiecutter"
@@ -70,10 +68,7 @@ def main() -> None:
         "questions and files": least["without hooks"] - least["start"],
         "hooks and git": least["complete"] - least["without hooks"],
     }
-    machine = (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"cookiecutter {importlib.metadata.version('cookiecutter')}"
-    )
+    machine = this_machine(f"cookiecutter {importlib.metadata.version('cookiecutter')}")
     print(machine)
     print(f"{'case':24}{'least':>8}{'median':>8}   CPU s, {arguments.repeats} runs")
     for case, values in times.items():
@@ -95,8 +90,7 @@ def main() -> None:
             for case, values in times.items()
         ]
         command = f"python benchmarks/generation.py --repeats {arguments.repeats}"
-        figures = {"machine": machine, "date": str(date.today()), "command": command, "rows": rows}
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_figures(arguments.json, machine, command, rows)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,16 @@ ModelCheckpoint(save_last=True) as often, ckpt_path=last.ckpt. So does accelerat
 
 import argparse
 import importlib.util
-import json
 import os
-import platform
 import re
 import shlex
 import sys
 import tempfile
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"  # where lightning_hpc is
@@ -92,12 +91,10 @@ def write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         return
     import torch
 
-    machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}"
     command = f"python benchmarks/kill_chain.py --kills {options.kills} --seed {options.seed}"
     if options.ways != list(WAYS):
         command += " --ways " + shlex.join(options.ways)
-    record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-    options.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_figures(options.json, this_machine(f"torch {torch.__version__}"), command, rows)
 
 
 def servers() -> dict[str, Any]:

@@ -7,18 +7,15 @@ measured apart, for a grid whose numbers are all different from each other, whic
 """
 
 import argparse
-import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import yaml
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
@@ -110,19 +107,10 @@ def main() -> None:
             print("  ".join(f"{name}: {value}" for name, value in row.items()), flush=True)
     print(f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one that must be parsed")
     if arguments.json:
-        machine = (
-            f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        )
         note = f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one"
         sizes = " ".join(map(str, arguments.runs))
         command = f"python benchmarks/launch.py --runs {sizes} --one_by_one {arguments.one_by_one}"
-        figures = dict(
-            machine=f"{machine}, {version}; {note}",
-            date=str(date.today()),
-            command=command,
-            rows=rows,
-        )
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_figures(arguments.json, f"{this_machine(version)}; {note}", command, rows)
 
 
 if __name__ == "__main__":

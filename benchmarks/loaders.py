@@ -12,16 +12,14 @@ Start and memory: in processes forked for it, the best of several, as other prog
 """
 
 import argparse
-import json
 import os
-import platform
 import random
 import statistics
 import time
-from datetime import date
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from figures import this_machine, write_figures
 from template_path import use_template
 
 BATCH = 64
@@ -211,10 +209,7 @@ def main() -> None:
     use_template(researchers_files=False)
     import lightning_hpc.loading.loaders  # noqa: F401 - before the forks
 
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"load average {os.getloadavg()[0]:.1f} before"
-    )
+    machine = this_machine(f"load average {os.getloadavg()[0]:.1f} before")
     print(machine)
     rows = []
     for samples in map(int, arguments.sizes):
@@ -229,8 +224,7 @@ def main() -> None:
         command = (
             f"python benchmarks/loaders.py --turns {arguments.turns} --repeats {arguments.repeats} --sizes {sizes}"
         )
-        record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-        arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_figures(arguments.json, machine, command, rows)
 
 
 if __name__ == "__main__":

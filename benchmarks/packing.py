@@ -10,16 +10,15 @@ of both ways are compared to the bit.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
@@ -113,10 +112,8 @@ def main() -> None:
         print("  ".join(f"{name}: {value}" for name, value in row.items()))
     if options.json:
         load = f"load average {os.getloadavg()[2]:.0f}"
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}, {load}"
         command = f"python benchmarks/packing.py --steps {options.steps}"
-        figures = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_figures(options.json, this_machine(version, load), command, rows)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,17 @@ Made-up runs in 100 experiments: status.json, a config.yaml of 130 lines, overla
 
 import argparse
 import json
-import os
-import platform
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import yaml
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
@@ -160,13 +158,8 @@ def main() -> None:
         print("  ".join(f"{name}: {value:.4g}" for name, value in row.items()))
 
     if arguments.json:
-        data = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            "date": str(date.today()),
-            "command": f"python benchmarks/results.py --runs {' '.join(map(str, arguments.runs))}",
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(data, indent=2) + "\n")
+        command = f"python benchmarks/results.py --runs {' '.join(map(str, arguments.runs))}"
+        write_figures(arguments.json, this_machine(), command, rows)
 
 
 def measure(count: int, usual_count: int) -> dict[str, float]:

@@ -11,18 +11,18 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from figures import this_machine, write_figures
 
 ROOT = Path(__file__).parents[1]
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"  # where lightning_hpc is
@@ -158,11 +158,9 @@ def main() -> None:
     assert not found
 
     if options.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}"
         command = f"python benchmarks/slices.py --gap {options.gap} --bigger {options.bigger} --steps {options.steps}"
         note = f"the checkpoints and metrics of the two differ in {len(found)} places"
-        figures = dict(machine=f"{machine}; {note}", date=str(date.today()), command=command, rows=rows)
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_figures(options.json, f"{this_machine(version)}; {note}", command, rows)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ the process, and W&B is disabled in every case.
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
+from figures import this_machine, write_figures
 from template_path import use_template
 
 CASES = {
@@ -173,7 +171,7 @@ def main() -> None:
         return
 
     rows = []
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = this_machine()
     print(machine)
     for model in MODELS:
         steps = arguments.steps if model == "tiny" else max(24, arguments.steps // 15)
@@ -190,8 +188,7 @@ def main() -> None:
             print(f"{model:>6}  {least * 1e6:>9.0f} µs/step  {ratio}  {CASES[case]}", flush=True)
     if arguments.json:
         command = "python benchmarks/step_overhead.py " + f"--steps {arguments.steps} --repeats {arguments.repeats}"
-        record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-        arguments.json.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_figures(arguments.json, machine, command, rows)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ runs alone.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
+from figures import this_machine, write_figures
 from template_path import ROOT, use_template
 
 WORKER = """
@@ -52,10 +50,8 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     if options.json:
-        machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}"
         command = f"python benchmarks/sweeps.py --trials {options.trials}"
-        record = dict(machine=machine, date=str(date.today()), command=command, rows=rows)
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        write_figures(options.json, this_machine(), command, rows)
 
 
 def project(folder: Path) -> Path:
