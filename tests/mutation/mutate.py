@@ -23,25 +23,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = "{{cookiecutter.project_slug}}"
 
-# Room → the tests that should notice a change in it: the fewer there are, the less time a change takes.
-UNIT_TESTS = {
-    "runs": ("specification", "space", "plan", "identity", "folder", "cross_validations", "run"),
-    "code": ("snapshot", "code_changes"),
-    "settings": ("settings", "classes", "errors", "run", "plan"),
-    "clusters": ("presets", "own_words"),
-    "arrays": ("next_wave", "after_run"),
-    "slurm": ("submission", "after_run"),
+# Room → the tests that should notice a change in it, FOLDER/NAME: the fewer there are, the less time a change takes.
+NOTICED_BY = {
+    "runs": "unit/specification unit/space unit/plan unit/identity unit/folder unit/cross_validations unit/run",
+    "code": "unit/snapshot unit/code_changes",
+    "settings": "unit/settings unit/classes unit/errors unit/run unit/plan",
+    "clusters": "unit/presets unit/own_words",
+    "arrays": "unit/next_wave unit/after_run",
+    "slurm": "unit/submission unit/after_run",
+    "loading": "unit/orders resume/randomness resume/generators resume/loaders resume/streams",
+    "survive": "resume/checkpoint_files resume/checkpoint_folders resume/checkpoints resume/metrics_file "
+    "resume/averaging resume/attributes",
 }
-# The same for those in tests/resume. What needs a generated project is left out: it would not have the change.
-RESUME_TESTS = {
-    "loading": ("randomness", "generators", "loaders", "streams"),
-    "survive": ("checkpoint_files", "checkpoint_folders", "checkpoints", "metrics_file", "averaging", "attributes"),
-}
-QUICK = ["-m", "not slow", "-k", "not lightnings_own"]
 
-TESTS = {room: [f"tests/unit/test_{name}.py" for name in names] for room, names in UNIT_TESTS.items()}
-TESTS |= {room: [*(f"tests/resume/test_{name}.py" for name in names), *QUICK] for room, names in RESUME_TESTS.items()}
-TESTS["loading"].insert(0, "tests/unit/test_orders.py")
+# One test needs a generated project, which would not have the change.
+QUICK = ["-m", "not slow", "-k", "not lightnings_own"]
 
 HYPOTHESIS = ["--hypothesis-seed=0", "--hypothesis-profile=mutation"]  # few examples, always the same
 
@@ -49,10 +45,11 @@ HYPOTHESIS = ["--hypothesis-seed=0", "--hypothesis-profile=mutation"]  # few exa
 def main() -> int:
     """Mutate what the command line names; returns 1 if a change has survived, for `make`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("room", choices=TESTS)
+    parser.add_argument("room", choices=NOTICED_BY)
     parser.add_argument("files", nargs="*", help="files of the room, such as space.py; all if none is named")
     parser.add_argument("--only", choices=["functions", "constants"], help="one of the two halves")
     arguments = parser.parse_args()
+    tests = tests_of(arguments.room)
 
     copy = copy_project(arguments.room)
     room = copy / "lightning_hpc" / arguments.room
@@ -60,12 +57,21 @@ def main() -> int:
 
     survivors = []
     if arguments.only != "functions":
-        survivors += mutate_constants(copy, files, TESTS[arguments.room])
+        survivors += mutate_constants(copy, files, tests)
     if arguments.only != "constants":
-        survivors += mutate_functions(copy, files, TESTS[arguments.room])
+        survivors += mutate_functions(copy, files, tests)
 
     print(f"\n{len(survivors)} changes were not noticed:", *survivors, sep="\n")
     return bool(survivors)
+
+
+def tests_of(room: str) -> list[str]:
+    """The arguments of pytest that run a room's tests."""
+    files = []
+    for test in NOTICED_BY[room].split():
+        folder, name = test.split("/")
+        files.append(f"tests/{folder}/test_{name}.py")
+    return files + QUICK
 
 
 def copy_project(room: str) -> Path:

@@ -53,6 +53,11 @@ for call in json.loads(sys.argv[1]):
         assert not end.code, call
 """
 
+# A cluster's preset.
+NO_REQUEUE = (
+    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
+)
+
 SECONDS = 300  # to wait at most: each start of a run takes some seconds of a core
 
 
@@ -141,6 +146,17 @@ class Project:
         specification = {"name": name, "configs": ["quick.yaml"], **spec}
         file.write_text(yaml.safe_dump(specification, allow_unicode=True, sort_keys=False), encoding="utf-8")
         return file
+
+    def forbid_requeue(self, cluster: str, more: str = "") -> None:
+        """Write the preset of a cluster where nothing may be requeued, with `more` lines at its end."""
+        (self.folder / "configs" / "clusters" / f"{cluster}.yaml").write_text(NO_REQUEUE + more)
+
+    def with_train(self, folder: Path, program: str) -> "Project":
+        """A copy of the project with another Train.py, and without the runs of other tests."""
+        shutil.copytree(self.folder, folder)
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        (folder / "Train.py").write_text(program)
+        return Project(folder, self.slurm)
 
     def submit(self, name: str, *options: str, **spec) -> Experiment:
         """Write a specification and submit it."""

@@ -35,9 +35,6 @@ class Greedy(Slow):
         return super().training_step(batch, batch_idx)
 """
 MEASURED = ("seconds", "time/", "memory/", "usage/")
-NO_REQUEUE = (
-    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +124,7 @@ def test_one_is_killed_one_has_no_memory_one_fails_and_the_time_is_over(limited)
 
 def test_a_pack_is_preempted_where_requeue_is_forbidden(project, slurm):
     """SLURM tells each step by itself, so all save in their 15 s of grace, and the pack is submitted anew."""
-    (project.folder / "configs" / "clusters" / "packed.yaml").write_text(NO_REQUEUE)
+    project.forbid_requeue("packed")
     runs = {"trial": [0, 1], "model.pause": [0.3], "trainer.max_epochs": [4]}
     options = ["--cluster=packed", "--partition=patient", "--pack=2", "--no-check"]
     experiment = project.submit("packed-patient", *options, parameters=runs)

@@ -1,11 +1,9 @@
 """Slices on a real SLURM: a run that fits into a gap, to the bit; arrays that go on from one slice to the next."""
 
-import shutil
 from functools import partial
 
 import pytest
 import torch
-from conftest import Project
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +23,6 @@ with run.folder.locked():
         run.folder.update(step=10 * attempt)
     sys.exit(run.folder.end("time limit" if attempt < 3 else "done"))
 """
-
-NO_REQUEUE = (
-    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
-)
 
 
 def trains(experiment, attempt: int) -> bool:
@@ -74,19 +68,16 @@ def test_slices_fit_into_a_gap_that_a_whole_run_does_not(project, slurm):
 
 
 @pytest.fixture
-def quick(project, slurm, tmp_path):
+def quick(project, tmp_path):
     """The project with that Train.py, also for a cluster where nothing may be requeued."""
-    folder = tmp_path / "a project"
-    shutil.copytree(project.folder, folder)
-    shutil.rmtree(folder / "runs", ignore_errors=True)  # of other tests
-    (folder / "Train.py").write_text(TRAIN)
-    (folder / "configs" / "clusters" / "strict.yaml").write_text(NO_REQUEUE)
-    return Project(folder, slurm)
+    quick = project.with_train(tmp_path / "a project", TRAIN)
+    quick.forbid_requeue("strict")
+    return quick
 
 
 def test_where_the_queue_is_full_and_nothing_may_be_requeued_runs_wait_for_the_next_wave(quick, slurm):
     """A job that is to be submitted anew needs a second place in the queue while it still has its own."""
-    (quick.folder / "configs" / "clusters" / "strict.yaml").write_text(f"{NO_REQUEUE}jobs_per_user: 4\n")
+    quick.forbid_requeue("strict", "jobs_per_user: 4\n")
     slurm.limit_queue(4)
     try:
         options = ["--no-check", "--cluster=strict", "--time=20", "--slice=2"]

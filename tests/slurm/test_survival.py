@@ -12,9 +12,6 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-NO_REQUEUE = (
-    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
-)
 # Disturbed runs that are compared with runs that nothing has happened to.
 COMPARED = {"faults": (0, 1, 2, 3), "restless": (0,), "patient": (0,), "node": (0,), "strict": (0,)}
 
@@ -27,7 +24,7 @@ def nothing_left() -> None:
 @pytest.fixture(scope="module")
 def experiments(project, slurm) -> Iterator[dict]:
     """All experiments, disturbed; and beside them, while they run, the same runs undisturbed."""
-    (project.folder / "configs" / "clusters" / "strict.yaml").write_text(NO_REQUEUE)
+    project.forbid_requeue("strict")
     runs = [{"model.pause": 0.5, "trial": trial} for trial in range(4)] + [{"model.fails": True}, {"trial": 5}]
     runs[1]["model.pause"] = 2.0
     options = ["--signal_seconds=32", "--no-check"]

@@ -36,9 +36,6 @@ class Faulty(Classifier):
             time.sleep(0.5)
         return loss
 """
-NO_REQUEUE = (
-    "description: No requeue\nsource: https://example.org\nchecked: 2026-01-02\nstatus: current\nrequeue: false\n"
-)
 FAULTS = ["memory", "nan", "disk", "data", "import", "time", "cancelled"]
 EPOCHS = {"time": 200, "cancelled": 200}  # the others end by themselves
 
@@ -46,7 +43,7 @@ EPOCHS = {"time": 200, "cancelled": 200}  # the others end by themselves
 def test_eight_faults_are_all_named_and_retried_by_cause(project, slurm):
     """In two experiments, since the fault of a node would take the other runs with it."""
     (project.folder / "faulty.py").write_text(FAULTY)
-    (project.folder / "configs" / "clusters" / "no-requeue.yaml").write_text(NO_REQUEUE)
+    project.forbid_requeue("no-requeue")
     (project.folder / "configs" / "faulty.yaml").write_text(yaml.safe_dump({"model": {"class_path": "faulty.Faulty"}}))
     options = ["--no-check", "--cluster=no-requeue", "--max_requeues=0"]
     files = ["quick.yaml", "faulty.yaml"]

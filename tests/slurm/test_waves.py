@@ -4,13 +4,11 @@ Nothing here is trained: a stand-in for Train.py takes a run's folder and its lo
 """
 
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
-from conftest import Project
 
 from lightning_hpc.scheduler.sbatch import read_array
 
@@ -36,14 +34,11 @@ with run.folder.locked():
 @pytest.fixture
 def quick(project, slurm, tmp_path):
     """The project with that Train.py, on a cluster where a user may have four jobs in the queue."""
-    folder = tmp_path / "a project"
-    shutil.copytree(project.folder, folder)
-    shutil.rmtree(folder / "runs", ignore_errors=True)  # of other tests
-    (folder / "Train.py").write_text(TRAIN)
-    clusters = folder / "configs" / "clusters"
+    quick = project.with_train(tmp_path / "a project", TRAIN)
+    clusters = quick.folder / "configs" / "clusters"
     (clusters / "limited.yaml").write_text((clusters / "generic.yaml").read_text() + "\njobs_per_user: 4\n")
     slurm.limit_queue(4)
-    yield Project(folder, slurm)
+    yield quick
     slurm.limit_queue(None)
 
 
