@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +20,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 from figures import this_machine, write_figures
+from template_path import use_template
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
+use_template(researchers_files=False)
 
 from lightning_hpc.report.content import page_content  # noqa: E402
 from lightning_hpc.report.page import make_page  # noqa: E402
