@@ -14,6 +14,7 @@ import pytest
 from baked import project, train  # noqa: F401
 from hypothesis import settings
 from private_sshd import sshd  # noqa: F401
+from small_disk import small_disk  # noqa: F401
 from told_slurm import told  # noqa: F401
 from webhook import webhook  # noqa: F401
 

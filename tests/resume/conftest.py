@@ -1,9 +1,4 @@
-"""A server that forks attempts at a run, shared by all chains; and the commands of a generated project."""
-
-import os
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+"""A server that forks attempts at a run, shared by all chains."""
 
 import pytest
 from chain import Server
@@ -14,17 +9,3 @@ def server():
     server = Server()
     yield server
     server.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, which can really be full; other tests cover it where nothing can be mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"can't mount here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)

@@ -74,6 +74,7 @@ MAY_IMPORT = {
     },
     "export": {"training", "survive", "settings", "logs"},
     "locks": set(),
+    "remote": {"settings"},
     "scheduler": {"settings"},
     "packing": {"runs", "settings", "processes", "signals", "files"},
     "experiments": {"scheduler", "packing", "printing", "runs", "code", "settings", "files", "locks"},
@@ -108,7 +109,16 @@ MAY_IMPORT = {
     },
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}
-LATE = {"matplotlib", "pandas", "scipy", "sklearn", "wandb"}  # imported inside functions, wherever they are used
+LATE = {
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "wandb",
+    "fsspec",
+    "huggingface_hub",
+    "paramiko",
+}  # imported inside functions, wherever they are used
 IMPORT_TORCH = {"attempts", "loading", "survive", "values", "data", "cka", "modules", "trackers", "training", "export"}
 IMPORT_TORCH |= {"provenance"}
 WITHOUT_TORCH = set(MAY_IMPORT) - IMPORT_TORCH
