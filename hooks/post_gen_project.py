@@ -44,8 +44,8 @@ BATCH_FILE = "#!/bin/bash\n# The post-generation hook writes this file for the c
 OF_ANOTHER_REPOSITORY = ("GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE", "GIT_COMMON_DIR")
 # A line of README.md as the template leaves it.
 README_LINE = "# The post-generation hook writes the command of the chosen cluster here."
-# Parents of conditional files: cookiecutter makes them even when no file goes in.
-OPTIONAL_FOLDERS = (".github/workflows", ".github", "kubernetes")
+# Folders of conditional files: cookiecutter makes them even when no file goes in.
+OPTIONAL_FOLDERS = (".github", "kubernetes")
 
 
 def read_requirements(pyproject: str) -> list[str]:
@@ -101,11 +101,11 @@ def write_batch_files(project: Path, answers: dict[str, str]) -> Any:
 
 
 def remove_empty_folders(project: Path) -> None:
-    """Remove the folders that no option has put a file into."""
+    """Remove the folders that no option has put a file into, the innermost first."""
     for folder in OPTIONAL_FOLDERS:
-        path = project / folder
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+        for place, _, _ in os.walk(project / folder, topdown=False):
+            if not os.listdir(place):
+                os.rmdir(place)
 
 
 def first_commit(project: Path, name: str, email: str) -> str | None:

@@ -19,15 +19,28 @@ PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 PACKAGE_FOLDER = "{{cookiecutter.package_name}}"
 
 # The files that an option brings, for every option that brings any. All other files come with every project.
+CONTAINER_FILES = {"Dockerfile", ".dockerignore", "compose.yaml", ".devcontainer.json"}
+KUBERNETES_FILES = {
+    "kubernetes/base/kueue.yaml",
+    "kubernetes/base/kustomization.yaml",
+    "kubernetes/base/no-gpu.yaml",
+    "kubernetes/base/pod.yaml",
+    "kubernetes/base/priority.yaml",
+    "kubernetes/base/settings.yaml",
+    "kubernetes/base/spot.yaml",
+    "kubernetes/storage/claims.yaml",
+    "kubernetes/storage/kustomization.yaml",
+    "kubernetes/storage/shell.yaml",
+    "kubernetes/run/job.yaml",
+    "kubernetes/run/kustomization.yaml",
+    "kubernetes/agents/job.yaml",
+    "kubernetes/agents/kustomization.yaml",
+    "kubernetes/sweep-server/kustomization.yaml",
+    "kubernetes/sweep-server/server.yaml",
+}
 FILES_OF_OPTIONS = {
-    ("deployment", "docker"): {"Dockerfile", ".dockerignore", "compose.yaml", ".devcontainer.json"},
-    ("deployment", "docker-kubernetes"): {
-        "Dockerfile",
-        ".dockerignore",
-        "compose.yaml",
-        ".devcontainer.json",
-        "kubernetes/train-job.yaml",
-    },
+    ("deployment", "docker"): CONTAINER_FILES,
+    ("deployment", "docker-kubernetes"): CONTAINER_FILES | KUBERNETES_FILES,
     ("ci", "github"): {".github/workflows/tests.yml"},
     ("ci", "gitlab"): {".gitlab-ci.yml"},
     ("cluster", "bede-power9"): {"environment-ppc64le-legacy.yml"},

@@ -57,7 +57,7 @@ def train(argv: Sequence[str], root: Path) -> int:
 
 
 def slurm_train(argv: Sequence[str], root: Path) -> int:
-    """SlurmTrain.py: many runs as one array. The rooms of SLURM and of other hosts meet only here."""
+    """SlurmTrain.py: many runs as one array. The rooms of SLURM, of other hosts and of Kubernetes meet only here."""
     from .slurm.command_line import main
 
     def on_host(arguments: argparse.Namespace, root: Path) -> int:
@@ -65,7 +65,12 @@ def slurm_train(argv: Sequence[str], root: Path) -> int:
 
         return on_host(arguments, root)
 
-    return enter(lambda argv, root: main(argv, root, on_host), argv, root)
+    def in_kubernetes(arguments: argparse.Namespace, root: Path) -> int:
+        from .kubernetes.render import render_job
+
+        return render_job(arguments, root)
+
+    return enter(lambda argv, root: main(argv, root, on_host, in_kubernetes), argv, root)
 
 
 def create_sweep(argv: Sequence[str], root: Path) -> int:

@@ -44,17 +44,20 @@ from .submission import retry, submit_plan
 Command = Callable[[argparse.Namespace, Path], int]
 
 
-def main(argv: Sequence[str], root: Path, on_host: Command | None = None) -> int:
+def main(argv: Sequence[str], root: Path, on_host: Command | None = None, in_kubernetes: Command | None = None) -> int:
     """Run one command line; returns the exit code: 0 only on success, 2 for wrong usage or a refusal.
 
     Args:
         argv: the command and its arguments.
         root: the folder of the code: the project's, or a snapshot of it inside a job.
         on_host: what runs a command elsewhere, with --on.
+        in_kubernetes: what writes a Job of Kubernetes, with --kubernetes.
     """
     arguments = parser().parse_args(argv)
     if getattr(arguments, "on", None):
         return on_host(arguments, root)
+    if getattr(arguments, "kubernetes", None):
+        return in_kubernetes(arguments, root)
     return COMMANDS[arguments.command](arguments, root)
 
 

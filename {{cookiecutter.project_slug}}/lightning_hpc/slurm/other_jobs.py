@@ -53,6 +53,8 @@ def submit_evaluation(arguments: argparse.Namespace, root: Path) -> int:
 
 def render_files(arguments: argparse.Namespace, root: Path) -> int:
     """`render`: write slurm/*.sbatch."""
+    if arguments.name:
+        raise SettingsError(f"--name {arguments.name} is that of an experiment, for --kubernetes SPEC: leave it out")
     preset, asked = asked_for(arguments, root, {})
     resources = resolve(preset, alone(asked), partial=True)
     for kind, name in BY_HAND.items():

@@ -47,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
         command("retry", "submit again what is not done, queued or running; it resumes",
                 "folder", "--yes", "--dry-run", "--fresh-code", "--cause", "--on"),
         command("eval", "submit a test of a run's best checkpoint", "run", "--dry-run"),
-        command("render", "write slurm/*.sbatch for a cluster", "--dry-run"),
+        command("render", "write slurm/*.sbatch for a cluster, or a Job of Kubernetes for an experiment",
+                "--kubernetes", "--name", "--dry-run"),
     ):  # fmt: skip
         add_resources(sub)
     command("status", "show how each run stands", "folder", "--watch", "--why", "--on")
@@ -88,6 +89,9 @@ ARGUMENTS = {
     "--cause": dict(choices=NAMES, help="only what is not done for this cause, see status --why"),
     "--write": dict(action="store_true", help="write a first preset, if there is none of that name"),
     "--index": dict(type=int, metavar="N", help="this run instead of a random one"),
+    "--kubernetes": dict(
+        type=existing, metavar="SPEC", help="the Job of this specification's runs, or of a planned experiment's folder"
+    ),
     "--on": dict(metavar="HOST", help="there, by ssh: a file's name in configs/hosts, or HOST:FOLDER (the project's)"),
     "--max_requeues": dict(type=int, default=0, metavar="N"),
 }

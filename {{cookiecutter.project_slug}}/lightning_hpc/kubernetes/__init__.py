@@ -1,0 +1,1 @@
+"""Kubernetes: the Job of a planned experiment."""
