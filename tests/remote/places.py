@@ -1,32 +1,38 @@
 """Places for files as the tests of drivers need them: a URL, and a way to break what is behind it."""
 
 from pathlib import Path
+from typing import Any
+
+from faulty import Fault, FaultyProxy
 
 from lightning_hpc.remote import Store, open_store
+
+# A fault has the same name wherever it can happen; what each place does for it is its own matter.
+UNREACHABLE, TRUNCATED = "unreachable", "truncated"
+WRONG_KEY, FORBIDDEN, QUOTA = "wrong key", "forbidden", "quota"
+BROKEN, BUSY, BUSY_FOR_7_S, STRAY_404 = "server error", "too many requests", "wait for 7 s", "a 404 of something else"
 
 
 class Place:
     """A place, and what can go wrong there.
 
-    A child says what it can break; a test of a fault that it can't have is not made for it.
-
     Attributes:
         url: what a user would write in `mirror.url`.
+        variables: what has to be in the environment of who opens it.
         secrets: words that no message may hold.
-        faults: names of what `break_with` knows.
     """
 
     url: str
+    variables: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
-    faults: frozenset[str] = frozenset()
 
     def open(self) -> Store:
         """The store that the driver makes of the URL."""
         return open_store(self.url)
 
-    def break_with(self, fault: str, **how: object) -> None:
-        """Break it until `mend`."""
-        raise NotImplementedError
+    def break_with(self, name: str) -> bool:
+        """Break it until `mend`; False: this can't happen here."""
+        return False
 
     def mend(self) -> None:
         """Whole again."""
@@ -35,12 +41,20 @@ class Place:
 class FolderPlace(Place):
     """A folder of this file system."""
 
-    faults = frozenset({"unreachable", "quota", "forbidden"})
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mirror"
         self.folder.mkdir()
         self.url = f"file://{self.folder}"
+
+    def break_with(self, name: str) -> bool:
+        if name != UNREACHABLE:
+            return False
+        self.folder.rename(f"{self.folder}-unmounted")
+        return True
+
+    def mend(self) -> None:
+        if not self.folder.exists():
+            Path(f"{self.folder}-unmounted").rename(self.folder)
 
 
 class MemoryPlace(Place):
@@ -48,3 +62,63 @@ class MemoryPlace(Place):
 
     def __init__(self, folder: Path) -> None:
         self.url = f"memory://{folder}"
+
+
+class ServedPlace(Place):
+    """A place behind a proxy that can spoil requests.
+
+    Attributes:
+        proxy: in front of the server.
+        faults: name → what the proxy does.
+    """
+
+    proxy: FaultyProxy
+    faults: dict[str, Fault]
+
+    def break_with(self, name: str) -> bool:
+        self.proxy.fault = self.faults.get(name)
+        return self.proxy.fault is not None
+
+    def mend(self) -> None:
+        self.proxy.fault = None
+
+
+class S3Place(ServedPlace):
+    """A bucket of moto's server.
+
+    Args:
+        proxy: in front of it.
+        bucket: its name; it is made.
+    """
+
+    KEY, SECRET = "AKIATESTS", "s3secret42/with+slashes"
+
+    def __init__(self, proxy: FaultyProxy, bucket: str) -> None:
+        import boto3
+
+        self.proxy = proxy
+        self.url = f"s3://{bucket}/project"
+        self.secrets = (self.KEY, self.SECRET)
+        self.variables = dict(AWS_ACCESS_KEY_ID=self.KEY, AWS_SECRET_ACCESS_KEY=self.SECRET)
+        self.variables |= dict(AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=proxy.url)
+        self.variables |= dict(AWS_CONFIG_FILE="/dev/null", AWS_SHARED_CREDENTIALS_FILE="/dev/null")
+        names = dict(aws_access_key_id=self.KEY, aws_secret_access_key=self.SECRET, region_name="us-east-1")
+        self.client: Any = boto3.client("s3", endpoint_url=proxy.upstream.geturl(), **names)
+        self.client.create_bucket(Bucket=bucket)
+
+        self.faults = {
+            UNREACHABLE: Fault(dropped=True),
+            TRUNCATED: Fault(truncated=True, only="^GET"),
+            WRONG_KEY: self.refusal(403, "InvalidAccessKeyId"),
+            FORBIDDEN: self.refusal(403, "AccessDenied"),
+            QUOTA: self.refusal(403, "QuotaExceeded", only="^(PUT|POST)"),
+            BROKEN: self.refusal(500, "InternalError"),
+            BUSY: self.refusal(503, "SlowDown"),
+            BUSY_FOR_7_S: self.refusal(429, "TooManyRequests", {"Retry-After": "7"}),
+            STRAY_404: Fault(404, b"<html>no such page</html>"),
+        }
+
+    def refusal(self, status: int, code: str, headers: dict[str, str] | None = None, only: str = "") -> Fault:
+        """An error as S3 sends it, with secrets in its text."""
+        text = f"<Error><Code>{code}</Code><Message>{' '.join(self.secrets)}</Message></Error>"
+        return Fault(status, text.encode(), {"Content-Type": "application/xml", **(headers or {})}, only)

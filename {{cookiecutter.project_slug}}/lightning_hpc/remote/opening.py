@@ -2,10 +2,12 @@
 
 from ..settings.errors import SettingsError, did_you_mean
 from .folder import Folder
+from .objects import S3, Memory
 from .store import Store
 
 KINDS = {
     "file": "file:///FOLDER",
+    "s3": "s3://BUCKET/FOLDER",
     "memory": "memory://FOLDER",
 }
 
@@ -35,11 +37,13 @@ def open_store(url: str, *, public: bool = False) -> Store:
         )
 
     address = f"{kind}://{rest}"
-    if kind == "file":
-        return Folder(address)
-    from .objects import Memory
-
-    return Memory(address)
+    match kind:
+        case "file":
+            return Folder(address)
+        case "s3":
+            return S3(address)
+        case _:
+            return Memory(address)
 
 
 def _without_secret(url: str) -> str:
