@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -30,22 +31,27 @@ from lightning_hpc.results import Results, read, reading, rows  # noqa: E402
 
 ROWS, METRICS, LAYERS = 60, 24, 110
 LOOKS = 5  # at what has not changed
+PATIENCE = 120  # seconds that a page has until it can be used
 
 
 def make_runs(folder: Path, count: int) -> None:
     """Write run folders as Train.py does, with numbers from a seed."""
     draw = random.Random(0)
-    layers = {f"layer{number}": {"width": 64 + number, "activation": "ReLU"} for number in range(LAYERS // 3)}
     names = [f"{stage}/metric{number}" for stage in ("train", "val") for number in range(METRICS // 2)]
+
+    # What all runs have in common is turned into text once: PyYAML takes longer for it than all else here.
+    layers = {f"layer{number}": {"width": 64 + number, "activation": "ReLU"} for number in range(LAYERS // 3)}
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": "RATE", "momentum": 0.9}}
+    model = {"class_path": "project.model.Classifier", "init_args": {"optimizer": optimizer, **layers}}
+    trainer = {"max_epochs": 20, "precision": None}
+    common = yaml.safe_dump({"seed_everything": "SEED", "trainer": trainer, "model": model}, sort_keys=False)
 
     for number in range(count):
         run = folder / f"experiment{number % 100:02d}" / f"{number:05d}-lr-{draw.getrandbits(32):08x}"
         run.mkdir(parents=True)
         rate, seed = 10 ** draw.uniform(-5, -1), number % 10
         overlay = {"name": run.parent.name, "model.optimizer.lr": rate, "trial": seed}
-        optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": rate, "momentum": 0.9}}
-        model = {"class_path": "project.model.Classifier", "init_args": {"optimizer": optimizer, **layers}}
-        config = {"seed_everything": seed, "trainer": {"max_epochs": 20, "precision": None}, "model": model}
+        config = common.replace("RATE", f"{rate:.18f}").replace("SEED", str(seed))
         command = f"python Train.py fit --name {run.parent.name} --model.optimizer.lr {rate} --trial {seed}"
 
         lines = [",".join(["step", "epoch", *names])]
@@ -63,9 +69,7 @@ def make_runs(folder: Path, count: int) -> None:
             "lightning_hpc": "0.1.0", "monitor": "val/metric0", "best": draw.random(),
             "metrics": {name: draw.random() for name in names[:8]},
         }  # fmt: skip
-        (run / "config.yaml").write_text(
-            f"# Resolved settings of: {command}\n{yaml.safe_dump(config, sort_keys=False)}"
-        )
+        (run / "config.yaml").write_text(f"# Resolved settings of: {command}\n{config}")
         (run / "overlay.yaml").write_text(yaml.safe_dump(overlay, sort_keys=False))
         (run / "metrics.csv").write_text("\n".join(lines) + "\n")
         (run / "status.json").write_text(json.dumps(status, indent=2))
@@ -90,7 +94,7 @@ def ours(folder: Path) -> dict[str, float]:
     return times
 
 
-def pages(results: Results, folder: Path) -> dict[str, float]:
+def pages(results: Results, folder: Path) -> dict[str, Any]:
     """Making the page, its size, and the seconds until it can be used; the same for a plain table of HTML."""
     ours, plain = folder / "ours.html", folder / "plain.html"
     figures = {"page, CPU s": cpu(lambda: ours.write_text(make_page(page_content(results, "runs", ""))))}
@@ -104,10 +108,15 @@ def pages(results: Results, folder: Path) -> dict[str, float]:
     return figures
 
 
-def usable_after(file: Path, condition: str) -> float | None:
-    """Seconds from opening a page in Chromium until a condition of JavaScript holds; None without Chromium."""
+def usable_after(file: Path, condition: str) -> float | str | None:
+    """Seconds from opening a page in Chromium until a condition of JavaScript holds.
+
+    Returns:
+        None without Chromium; a text if it took longer than anybody waits.
+    """
     program = shutil.which("chromium")
     try:
+        from playwright.sync_api import TimeoutError as TooLong
         from playwright.sync_api import sync_playwright
     except ImportError:
         return None
@@ -119,12 +128,15 @@ def usable_after(file: Path, condition: str) -> float | None:
         page = browser.new_page()
         page.goto("about:blank")
         begin = time.perf_counter()
-        page.goto(file.as_uri(), timeout=300_000)
-        page.wait_for_function(condition, timeout=300_000)
-        page.evaluate("() => new Promise(requestAnimationFrame)")  # drawn once
-        seconds = time.perf_counter() - begin
+        try:
+            page.goto(file.as_uri(), timeout=PATIENCE * 1000)
+            page.wait_for_function(condition, timeout=PATIENCE * 1000)
+            page.evaluate("() => new Promise(requestAnimationFrame)")  # drawn once
+            usable: float | str = time.perf_counter() - begin
+        except TooLong:
+            usable = f"more than {PATIENCE}"
         browser.close()
-    return seconds
+    return usable
 
 
 def file_by_file(folder: Path, count: int) -> dict[str, float]:
@@ -153,31 +165,40 @@ def main() -> None:
     arguments = parser.parse_args()
 
     rows = [measure(count, min(count, arguments.file_by_file)) for count in arguments.runs]
-    for row in rows:
-        print("  ".join(f"{name}: {value:.4g}" for name, value in row.items()))
 
     if arguments.json:
         command = f"python benchmarks/results.py --runs {' '.join(map(str, arguments.runs))}"
         write_figures(arguments.json, this_machine(), command, rows)
 
 
-def measure(count: int, usual_count: int) -> dict[str, float]:
-    """CPU seconds for so many runs, and how often they go into those of the usual way."""
+def measure(count: int, usual_count: int) -> dict[str, Any]:
+    """CPU seconds for so many runs, and how often they go into those of the usual way; printed as they are known."""
+    row: dict[str, Any] = {"runs": count}
+    show(row)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "runs")
         make_runs(folder, count)
         read(folder)  # the files are in memory from here on
         times = ours(folder)
-        page = pages(read(folder), Path(name))
         usual = {what: seconds * count / usual_count for what, seconds in file_by_file(folder, usual_count).items()}
 
-    row: dict[str, float] = {"runs": count}
-    for what, seconds in times.items():
-        row[f"{what}, CPU s"] = seconds
-        if what in usual:
-            row[f"{what} file by file, CPU s"] = usual[what]
-            row[f"{what}, ratio"] = usual[what] / seconds
+        for what, seconds in times.items():
+            row[f"{what}, CPU s"] = seconds
+            if what in usual:
+                row[f"{what} file by file, CPU s"] = usual[what]
+                row[f"{what}, ratio"] = usual[what] / seconds
+        show({what: value for what, value in row.items() if what != "runs"})
+
+        page = pages(read(folder), Path(name))
+        show(page)
     return row | page
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print some figures, without waiting for the others."""
+    for what, value in figures.items():
+        print(f"{what}: {value}" if isinstance(value, str) else f"{what}: {value:.4g}", flush=True)
 
 
 if __name__ == "__main__":
