@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,30 @@ def test_saves_by_steps_keeps_the_newest_and_describes_them(tmp_path):
     assert last["size"] == (folder / "last.ckpt").stat().st_size
     assert (folder / "last.ckpt").samefile(folder / "step-00000012.ckpt")
     assert [entry["step"] for entry in told] == [3, 4, 7, 8, 11, 12]  # every third, and the best of each epoch
-    assert find_checkpoint(folder).epoch == last["epoch"]
+    assert find_checkpoint(folder).epoch == last["epoch"] == 3
+    assert [entry["epoch"] for entry in told] == [0, 1, 1, 2, 2, 3]  # each best is saved when the next epoch begins
+
+
+def test_says_when_a_checkpoint_was_saved_and_how_long_it_took(tmp_path):
+    before = datetime.now().astimezone().replace(microsecond=0)
+    fit(tmp_path, Checkpoints())
+    last = read_meta(tmp_path / "checkpoints")["last"]
+    saved = datetime.fromisoformat(last["saved"])
+    assert saved.tzinfo is not None
+    assert before <= saved <= datetime.now().astimezone()
+    assert 0 < last["seconds"] < 60
+    assert last["seconds"] == round(last["seconds"], 3)
+
+
+def test_who_can_not_note_a_checkpoint_does_not_end_the_run(tmp_path):
+    def quota(entry):
+        raise OSError("disk quota exceeded")
+
+    checkpoints = Checkpoints(every_n_steps=100, monitor=None)
+    checkpoints.on_save = quota
+    with pytest.warns(UserWarning, match="the checkpoint of step 12 is written but could not be noted: disk quota"):
+        fit(tmp_path, checkpoints)
+    assert find_checkpoint(tmp_path / "checkpoints").step == 12
 
 
 class Clock(Callback):
@@ -94,10 +118,10 @@ class Clock(Callback):
 def test_saves_by_minutes(tmp_path, monkeypatch):
     clock, told = Clock(), []
     monkeypatch.setattr(module.time, "monotonic", lambda: clock.seconds)
-    checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=1, monitor=None)
+    checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=2, monitor=None)
     checkpoints.on_save = told.append
     fit(tmp_path, checkpoints, callbacks=[clock])
-    assert [entry["step"] for entry in told] == [3, 6, 9, 12]
+    assert [entry["step"] for entry in told] == [6, 12]
 
 
 def test_saves_the_best_and_the_last_if_neither_steps_nor_minutes_count(tmp_path):
