@@ -19,7 +19,7 @@ PROJECT_FOLDER = "{{cookiecutter.project_slug}}"
 PACKAGE_FOLDER = "{{cookiecutter.package_name}}"
 
 # The files that an option brings, for every option that brings any. All other files come with every project.
-CONTAINER_FILES = {"Dockerfile", ".dockerignore", "compose.yaml", ".devcontainer.json"}
+CONTAINER_FILES = {"Dockerfile", ".dockerignore", "compose.yaml", ".devcontainer.json", "apptainer.def"}
 KUBERNETES_FILES = {
     "kubernetes/base/kueue.yaml",
     "kubernetes/base/kustomization.yaml",
