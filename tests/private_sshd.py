@@ -7,9 +7,11 @@
 place of the user's. Needs the Debian packages openssh-server, openssh-client and rsync.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -35,6 +37,16 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 LogLevel VERBOSE
+Subsystem sftp {folder}/sftp-server
+"""
+
+# What serves files; a test puts something else in its place to see a server that fails.
+SFTP_SERVER = """\
+#!/bin/sh
+for program in /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server /usr/lib/ssh/sftp-server; do
+    if [ -x $program ]; then {way}; fi
+done
+exit 1
 """
 
 CLIENT = """\
@@ -106,6 +118,7 @@ class PrivateSshd:
         program = self.folder / "bin" / "ssh"
         program.write_text(SSH.format(folder=self.folder, ssh=shutil.which("ssh")))
         program.chmod(0o755)
+        self.serve_files()
         self.environment = {**os.environ, "PATH": os.pathsep.join([str(program.parent), PATH])}
         self.environment.pop("PYTHONPATH", None)
         self.start()
@@ -133,6 +146,11 @@ class PrivateSshd:
         self.daemon.terminate()
         self.daemon.wait(30)
 
+    def serve_files(self, way: str = "exec $program") -> None:
+        """Say how sftp is served from the next login on, in the words of a shell: `$program` is the real server."""
+        (self.folder / "sftp-server").write_text(SFTP_SERVER.format(way=way))
+        (self.folder / "sftp-server").chmod(0o755)
+
     def trust(self, key: str = "host-key") -> None:
         """Let the user know a host key as that of this host, and no other."""
         public = (self.folder / f"{key}.pub").read_text()
@@ -150,6 +168,12 @@ class PrivateSshd:
         """Processes that serve a login."""
         said = subprocess.run(["pgrep", "-P", str(self.daemon.pid)], capture_output=True, text=True).stdout
         return [int(pid) for pid in said.split()]
+
+    def end_sessions(self) -> None:
+        """End all logins, as a host does that goes down."""
+        for pid in self.sessions():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def log(self) -> str:
         """What the daemon has said."""

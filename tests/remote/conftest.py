@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from faulty import FaultyProxy
-from places import FolderPlace, MemoryPlace, Place, S3Place
+from places import FolderPlace, MemoryPlace, Place, S3Place, SftpPlace
 
-KINDS = ["folder", "memory", "s3"]
-SERVED = ["s3"]
+KINDS = ["folder", "memory", "s3", "sftp"]
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +39,8 @@ def make_place(
                 place = MemoryPlace(tmp_path)
             case "s3":
                 place = S3Place(request.getfixturevalue("s3"), f"bucket-{uuid.uuid4().hex}")
+            case "sftp":
+                place = SftpPlace(request.getfixturevalue("sshd"), tmp_path)
         for name, value in place.variables.items():
             monkeypatch.setenv(name, value)
         made.append(place)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from faulty import Fault, FaultyProxy
+from private_sshd import PrivateSshd
 
 from lightning_hpc.remote import Store, open_store
 
@@ -122,3 +123,37 @@ class S3Place(ServedPlace):
         """An error as S3 sends it, with secrets in its text."""
         text = f"<Error><Code>{code}</Code><Message>{' '.join(self.secrets)}</Message></Error>"
         return Fault(status, text.encode(), {"Content-Type": "application/xml", **(headers or {})}, only)
+
+
+class SftpPlace(Place):
+    """A folder of a host: this one, behind an sshd of the tests' own."""
+
+    def __init__(self, sshd: PrivateSshd, folder: Path) -> None:
+        self.sshd = sshd
+        self.folder = folder / "on-the-host"
+        self.folder.mkdir()
+        self.url = f"sftp://there{self.folder}"
+        self.variables = {"PATH": sshd.environment["PATH"]}
+        self.keys = sshd.folder / "authorized-keys"
+        self.known = self.keys.read_text()
+
+    def break_with(self, name: str) -> bool:
+        self.sshd.end_sessions()
+        match name:
+            case "unreachable":
+                self.sshd.stop()
+            case "wrong key":
+                self.keys.write_text("")
+            case "server error":
+                self.sshd.serve_files("exit 1")
+            case "truncated":
+                self.sshd.serve_files("$program | (head -c 3000; kill 0)")
+            case _:
+                return False
+        return True
+
+    def mend(self) -> None:
+        self.keys.write_text(self.known)
+        self.sshd.serve_files()
+        if self.sshd.daemon.poll() is not None:
+            self.sshd.start()

@@ -3,11 +3,13 @@
 from ..settings.errors import SettingsError, did_you_mean
 from .folder import Folder
 from .objects import S3, Memory
+from .sftp import Sftp
 from .store import Store
 
 KINDS = {
     "file": "file:///FOLDER",
     "s3": "s3://BUCKET/FOLDER",
+    "sftp": "sftp://USER@HOST/FOLDER",
     "memory": "memory://FOLDER",
 }
 
@@ -42,6 +44,8 @@ def open_store(url: str, *, public: bool = False) -> Store:
             return Folder(address)
         case "s3":
             return S3(address)
+        case "sftp":
+            return Sftp(address)
         case _:
             return Memory(address)
 
