@@ -233,3 +233,87 @@ def test_pages_name_every_preset():
         preset = presets.load(cluster, PROJECT)
         (row,) = re.findall(rf"^\| `{cluster}` \| (?:current|unverified|legacy) .*$", page, re.MULTILINE)
         assert preset.checked in row and preset.source in row and all(name in row for name in preset.partitions)
+
+
+# Stands for Apptainer, which is in no package of Debian 12 and is not built here: notes how it is called, and runs the
+# command as Apptainer would, with nothing of the environment but what has its prefix.
+APPTAINER = """#!/bin/bash
+printf '%s\\n' "$@" > "$SEEN"
+while [ "${1%.sif}" = "$1" ]; do shift; done
+shift
+for name in $(compgen -e); do
+    case $name in APPTAINERENV_*) kept+=("${name#APPTAINERENV_}=${!name}") ;; esac
+done
+exec env -i PATH="$PATH" SEEN="$SEEN" "${kept[@]}" "$@"
+"""
+
+
+@pytest.mark.parametrize("cluster", ["generic", "bede-gh"])
+def test_runs_go_into_a_container(cluster, tmp_path):
+    """Every kind is clean; what reaches Python inside, and what does not."""
+    options = dict(container="an image.sif", environment={"MINE": "it's $HOME"})
+    if cluster == "bede-gh":
+        options["account"] = "bdlan08"
+    files = []
+    for kind in batch.KINDS:
+        text = rendered(cluster, kind, **options)
+        files.append(tmp_path / f"{kind}.sbatch")
+        files[-1].write_text(text)
+        assert ("in_container" in text) == (kind != "notify")
+        # What puts a run back into the queue calls SLURM, and stays outside.
+        assert text.count('"$python" "$code/SlurmTrain.py"') == (
+            kind in ("array", "canary", "train", "pack", "agent", "notify")
+        )
+    shellcheck(*files)
+
+    fake, project = tmp_path / "bin" / "apptainer", tmp_path / "project"
+    for folder in (fake.parent, project):
+        folder.mkdir()
+    fake.write_text(APPTAINER)
+    fake.chmod(0o755)
+    (project / "an image.sif").touch()
+    (fake.parent / "python").write_text('#!/bin/bash\necho "python $*"\nenv\n')
+    (fake.parent / "python").chmod(0o755)
+
+    text = rendered(cluster, "array", project, **options)
+    begin, end = text.index("in_container() {"), text.index("# srun no longer")
+    program = f'export MINE="it\'s \\$HOME"\n{text[begin:end]}\n"${{inside[@]}}" -u "$code/Train.py" fit "two words"'
+    environment = {
+        "PATH": f"{fake.parent}:/usr/bin:/bin", "SEEN": str(tmp_path / "seen"), "code": "CODE",
+        "SLURM_PROCID": "3", "JOB_BEGAN": "1", "WANDB_API_KEY": "secret", "PYTHONPATH": "/of/the/node",
+        "LD_LIBRARY_PATH": "/of/the/node",
+    }  # fmt: skip
+    done = subprocess.run(["bash", "-c", program], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0] == "python -u CODE/Train.py fit two words"
+    inside = dict(line.partition("=")[::2] for line in said[1:])
+    assert inside["SLURM_PROCID"] == "3" and inside["JOB_BEGAN"] == "1" and inside["MINE"] == "it's $HOME"
+    assert inside["PYTHONNOUSERSITE"] == "1" and inside["XDG_CACHE_HOME"] == f"{project}/.cache"
+    assert not {"PYTHONPATH", "LD_LIBRARY_PATH", "code"} & set(inside)
+
+    # A key goes in by the environment, never by an argument, which others on the node can read.
+    call = (tmp_path / "seen").read_text().splitlines()
+    assert inside["WANDB_API_KEY"] == "secret" and not any("secret" in word for word in call)
+    assert call[:4] == ["exec", "--nv", "--cleanenv", "--no-home"] and f"--pwd={project}" in call
+    assert f"--bind={project}" in call and ("--bind=/nobackup" in call) == (cluster == "bede-gh")
+    assert call[call.index("an image.sif") + 1] == "python"
+
+
+def test_a_container_sees_folders_outside_of_the_project():
+    preset, resources = resolved("generic", container="x.sif")
+    places = dict(project=Path("/home/me/project"), code=Path("/scratch/wide/code"), experiment=Path("/scratch/wide"))
+    text = batch.render(preset, resources, "array", name="wide", **places)
+    assert '--bind="$PWD" --bind=/scratch/wide/code --bind=/scratch/wide x.sif' in text
+    assert '--bind="$PWD" "' not in rendered("generic", "array")
+
+
+def test_without_a_container_nothing_of_it_is_in_a_batch_file():
+    assert not any("apptainer" in rendered("bede-gh", kind).lower() for kind in batch.KINDS)
+
+
+def test_a_missing_image_is_said_at_once(tmp_path):
+    text = rendered("generic", "array", tmp_path, container="not-here.sif")
+    begin, end = text.index("in_container() {"), text.index("# srun no longer")
+    done = subprocess.run(["bash", "-c", text[begin:end]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "error: there is no image not-here.sif\n"

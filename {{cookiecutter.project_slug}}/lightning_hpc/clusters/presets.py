@@ -73,6 +73,7 @@ class Preset:
     array_mail: bool = True
     requeue: bool = True
     setup: tuple[str, ...] = ()
+    container: str = "apptainer exec --nv --cleanenv --no-home"
     conda: Mapping[str, str] = field(default_factory=dict)
     purge_days: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)

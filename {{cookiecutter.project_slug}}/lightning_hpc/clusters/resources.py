@@ -81,6 +81,7 @@ class Resources:
     directives: tuple[str, ...] = key("more sbatch options, each as --option=value", sbatch_lines, default=())
     before: tuple[str, ...] = key("bash before the run", lines, default=())
     after: tuple[str, ...] = key("bash after the run", lines, default=())
+    container: str | None = key("image of Apptainer, such as project.sif, in which runs go", line)
     activate: str | None = key("bash that activates an environment; left out: the Python that submits", line)
     environment: Mapping[str, Any] = key("environment variables", variables, default_factory=dict)
     signal_seconds: int = key(
@@ -103,7 +104,7 @@ BY_NAME = {name: own for own, known in KEYS.items() for name in (own.replace("_"
 
 # What sbatch accepts beyond these keys. It stands in the batch file as it is given, and nothing here checks its value.
 SBATCH_OPTIONS = frozenset(
-    """acctg-freq batch bb bbf cluster-constraint clusters comment constraint container container-id contiguous
+    """acctg-freq batch bb bbf cluster-constraint clusters comment constraint container-id contiguous
     core-spec cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot dependency distribution exclude exclusive
     export export-file extra extra-node-info get-user-env gid gpu-bind gpu-freq gpus-per-socket gpus-per-task gres-flags
     hint hold ignore-pbs input kill-on-invalid-dep licenses mail-type mcs-label mem-bind mem-per-cpu mem-per-gpu

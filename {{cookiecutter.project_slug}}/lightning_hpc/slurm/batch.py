@@ -33,6 +33,12 @@ BY_HAND = {"train": "slurm/train.sbatch", "agent": "slurm/sweep_agent.sbatch"}
 # for it; but they need time to save. How many there are may be said on sbatch's command line only.
 WAIT = 300
 
+# What goes into a container by name, as patterns for bash; all else of the node stays outside, such as its PYTHONPATH.
+INTO_CONTAINER = (
+    "SLURM_*", "JOB_BEGAN", "RESUBMITTED*", "MASTER_*", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_*", "WANDB_*",
+    "NOTIFY_*", "HF_*", "AWS_*", "LIGHTNING_HPC_*",
+)  # fmt: skip
+
 # What a job's name ends with, beside the experiment's.
 SUFFIXES = {"canary": "-canary", "notify": "-ended", "agent": "-sweep"}
 
@@ -90,11 +96,23 @@ def render(
         experiment=experiment,
         activate=activate,
         python="python" if activate else python,
+        into_container=" | ".join([*INTO_CONTAINER, *resources.environment]),
+        prefix=f"{preset.container.partition(' ')[0].upper()}ENV_",  # what Apptainer takes into a container
+        binds=binds(project, code, experiment),
         srun=f"srun --wait={WAIT}",
         file=file,
         slice=resources.slice if kind in SIGNALS else None,
         missing=" ".join(f"--{key}=…" for key in preset.required if not getattr(resources, key)),
     )
+
+
+def binds(project: Path | None, code: Path | None, experiment: Path | None) -> list[str]:
+    """The options that let a container see the folders of a job; one that lies in another is seen with it."""
+    folders = [folder for folder in (code, experiment) if folder is not None]
+    if project is not None:
+        folders = [folder for folder in folders if not folder.is_relative_to(project)]
+    seen = dict.fromkeys(quoted(folder) for folder in folders)
+    return ['--bind="$PWD"', *(f"--bind={folder}" for folder in seen)]
 
 
 def quoted(value: object) -> str:
