@@ -68,7 +68,7 @@ def fit(folder, checkpoints, model=None, callbacks=(), resume=None, epochs=3, **
 def test_saves_by_steps_keeps_the_newest_and_describes_them(tmp_path):
     told = []
     checkpoints = Checkpoints(every_n_steps=3, every_n_minutes=None, config="abcd1234", keep=3)
-    checkpoints.on_save = told.append
+    checkpoints.on_save.append(told.append)
     fit(tmp_path, checkpoints)
     folder = tmp_path / "checkpoints"
     assert list(step_files(folder)) == [8, 11, 12]
@@ -100,7 +100,7 @@ def test_who_can_not_note_a_checkpoint_does_not_end_the_run(tmp_path):
         raise OSError("disk quota exceeded")
 
     checkpoints = Checkpoints(every_n_steps=100, monitor=None)
-    checkpoints.on_save = quota
+    checkpoints.on_save.append(quota)
     with pytest.warns(UserWarning, match="the checkpoint of step 12 is written but could not be noted: disk quota"):
         fit(tmp_path, checkpoints)
     assert find_checkpoint(tmp_path / "checkpoints").step == 12
@@ -119,7 +119,7 @@ def test_saves_by_minutes(tmp_path, monkeypatch):
     clock, told = Clock(), []
     monkeypatch.setattr(module.time, "monotonic", lambda: clock.seconds)
     checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=2, monitor=None)
-    checkpoints.on_save = told.append
+    checkpoints.on_save.append(told.append)
     fit(tmp_path, checkpoints, callbacks=[clock])
     assert [entry["step"] for entry in told] == [6, 12]
 
@@ -127,7 +127,7 @@ def test_saves_by_minutes(tmp_path, monkeypatch):
 def test_saves_the_best_and_the_last_if_neither_steps_nor_minutes_count(tmp_path):
     told = []
     checkpoints = Checkpoints(every_n_steps=None, every_n_minutes=None, keep=1)
-    checkpoints.on_save = told.append
+    checkpoints.on_save.append(told.append)
     fit(tmp_path, checkpoints)
     assert [entry["step"] for entry in told] == [4, 8, 12]
     assert list(step_files(tmp_path / "checkpoints")) == [12]

@@ -52,7 +52,7 @@ def test_where_and_how_often_a_run_writes_is_not_what_it_is():
     # One that is left out of the list would start every run anew, with another folder, when it is changed.
     assert set(NOT_IDENTITY) == {
         "name", "run", "runs_dir", "resume", "code", "config", "print_config", "trial", "canary", "checkpoints", "cka",
-        "data.num_workers", "data.data_dir", "data.test_on", "data.also_validate", "data.predict_dir", "then",
+        "mirror", "data.num_workers", "data.data_dir", "data.test_on", "data.also_validate", "data.predict_dir", "then",
         "trainer.default_root_dir",
         "trainer.enable_model_summary", "trainer.enable_progress_bar", "trainer.logger", "ckpt_path", "weights_only",
         "verbose",

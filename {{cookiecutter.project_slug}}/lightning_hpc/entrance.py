@@ -37,13 +37,21 @@ SHORT_FOLDER = "/tmp"
 
 
 def train(argv: Sequence[str], root: Path) -> int:
-    """Train.py: train, evaluate, cross-validate, export or reproduce one run."""
+    """Train.py: train, evaluate, cross-validate, export, reproduce or mirror one run."""
     if argv and argv[0] == "export":
         from .export.command import main
 
         argv = argv[1:]
     elif argv and argv[0] == "reproduce":
         from .reproduction.command import main
+
+        argv = argv[1:]
+    elif argv and argv[0] == "push":
+        from .mirror.commands import push as main
+
+        argv = argv[1:]
+    elif argv and argv[0] == "pull":
+        from .mirror.commands import pull as main
 
         argv = argv[1:]
     else:

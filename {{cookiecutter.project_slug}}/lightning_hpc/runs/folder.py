@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -25,6 +26,7 @@ from .owner import TakenOver, first_job, owner, restarts
 EXIT_CODES = {"done": 0, "failed": 1, "preempted": 75, "time limit": 76, "interrupted": 130}
 
 RESERVE = 2**16  # bytes that a running run keeps for its status.json, which is far smaller
+_writing = threading.RLock()  # the thread that uploads writes status.json too; a signal's handler may come in between
 
 
 def now() -> str:
@@ -66,6 +68,7 @@ class RunFolder:
         self.lock_file = self.path / ".lock"
         self.reserve = self.path / ".reserve"
         self.started = False  # an attempt, by this object
+        self.taken: str | None = None  # why this process must end: another machine has the run
         self._lock: tuple[int, int] | None = None  # which file it is, while this object holds it
 
     def status(self) -> dict[str, Any]:
@@ -89,21 +92,22 @@ class RunFolder:
         Raises:
             TakenOver: this object has begun an attempt, and another one has begun since.
         """
-        status = self.status()
-        if self.started:
-            self._check_owner(status)
+        with _writing:
+            status = self.status()
+            if self.started:
+                self._check_owner(status)
 
-        content = {**status, **fields, "updated": now()}
-        try:
-            write_json(self.status_file, content)
-        except OSError:
-            if not self.reserve.exists():
-                raise
-            self.reserve.unlink()
-            write_json(self.status_file, content)
+            content = {**status, **fields, "updated": now()}
+            try:
+                write_json(self.status_file, content)
+            except OSError:
+                if not self.reserve.exists():
+                    raise
+                self.reserve.unlink()
+                write_json(self.status_file, content)
 
-        if self.started:
-            self._keep_reserve()
+            if self.started:
+                self._keep_reserve()
 
     def _check_owner(self, status: Mapping[str, Any]) -> None:
         """Only its owner writes a run's status: a node that was given up may come back with its processes."""
@@ -137,8 +141,7 @@ class RunFolder:
         for name in ("status.json", "config.yaml", "overlay.yaml"):  # an attempt may have been killed writing them
             remove_parts(self.path / name)
 
-        # Earlier attempts are known by what they have noted; the time that they took is added up.
-        before = self.status()
+        before = self.status()  # its time is added up
         identities = {before.get("identity"), fields.get("identity")} - {None}
         if len(identities) > 1:
             raise SettingsError(f"{self.path} has become the folder of another run: start this one again")
@@ -151,6 +154,7 @@ class RunFolder:
             **{"state": "running", "reason": None, "exit_code": None, "attempt": attempt, **fields},
             **self._owner,
             first_job=first_job(),
+            fetched=None,
             attempt_step=before.get("step", 0),  # for `stuck`: a later step is progress
             started=before.get("started") or now(),
             attempt_started=now(),

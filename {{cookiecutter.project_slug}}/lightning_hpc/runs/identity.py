@@ -27,6 +27,7 @@ NOT_IDENTITY = (
     "canary",
     "then",
     "checkpoints",
+    "mirror",
     "cka",
     "data.num_workers",
     "data.data_dir",

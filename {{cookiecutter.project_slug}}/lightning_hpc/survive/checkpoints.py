@@ -1,7 +1,7 @@
 """When to save, what to keep, and how to end a run: the callback Checkpoints.
 
     checkpoints = Checkpoints(every_n_steps=500, every_n_minutes=15)
-    checkpoints.on_save = lambda entry: ...     # on rank 0, after each save: dict(step=…, epoch=…, metrics=…, size=…)
+    checkpoints.on_save.append(listener)        # on rank 0, after each save: dict(step=…, epoch=…, metrics=…, size=…)
     trainer = Trainer(callbacks=[ExactResume(seed), checkpoints], enable_checkpointing=False, default_root_dir=folder)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=found and found.path, weights_only=True)
@@ -66,7 +66,7 @@ class Checkpoints(Callback):
         config: what meta.json says the run's settings are: a path or an identity.
 
     Attributes:
-        on_save: called on rank 0 after each save, with what meta.json says about the checkpoint.
+        on_save: called on rank 0 after each save, in this order, with what meta.json says about the checkpoint.
         best: best value of the monitored metric so far.
     """
 
@@ -84,7 +84,7 @@ class Checkpoints(Callback):
             raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.keep, self.full_disk, self.config = keep, full_disk, config
-        self.on_save: Callable[[dict[str, Any]], Any] | None = None
+        self.on_save: list[Callable[[dict[str, Any]], Any]] = []
         self.best = Best(monitor, mode)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -293,8 +293,8 @@ class Checkpoints(Callback):
             remove_checkpoint(files[step])
         sync_folder(self.folder)
 
-        if self.on_save is not None:
+        for listener in self.on_save:
             try:
-                self.on_save(entry)
+                listener(entry)
             except OSError as error:
                 rank_zero_warn(f"the checkpoint of step {entry['step']} is written but could not be noted: {error}")

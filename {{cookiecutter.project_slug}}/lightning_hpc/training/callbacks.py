@@ -88,7 +88,7 @@ class Canary(Callback):
 
 
 class FolderIsThere(Callback):
-    """Ends the run when its folder has been deleted or replaced: another start of it could be in the new one.
+    """Ends the run when another may have begun: its folder was deleted or replaced, or its mirror says so.
 
     Args:
         folder: the run's folder, which this process has locked.
@@ -109,19 +109,18 @@ class FolderIsThere(Callback):
 
     def look(self) -> None:
         """Check, if the last look was some time ago."""
-        now = time.monotonic()
-        if now - self._looked_at < self.every:
-            return
-        self._looked_at = now
-        self.check()
+        if time.monotonic() - self._looked_at >= self.every:
+            self._looked_at = time.monotonic()
+            self.check()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.check()  # writing it would make the folder again
 
     def check(self) -> None:
-        """Raises FolderIsLost if the folder is no longer the one that this process has locked."""
-        if self.folder.is_lost():
-            raise FolderIsLost(f"{self.folder.path} has been deleted or replaced while the run was in it")
+        """Raises FolderIsLost if the folder or the run is no longer this process's."""
+        if self.folder.is_lost() or self.folder.taken:
+            deleted = f"{self.folder.path} has been deleted or replaced while the run was in it"
+            raise FolderIsLost(self.folder.taken or deleted)
 
 
 class Bar(RichProgressBar):

@@ -26,6 +26,8 @@ COMMANDS = {
     "fetch": "download the data, on a node that has internet",
     "export": "write a run's model as a file for other programs: ONNX, TorchScript, weights (see export --help)",
     "reproduce": "train a run again, and say whether it is the same to the bit (see reproduce --help)",
+    "push": "upload what its mirror lacks of a run (see push --help)",
+    "pull": "fetch a run from the mirror, by its folder or its identity (see pull --help)",
 }
 
 HELP = f"""usage: python Train.py COMMAND [--KEY VALUE ...]

@@ -16,11 +16,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .. import signals
 from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
+from ..attempts.mirrored import Remembered, look_into_mirror
 from ..attempts.warm_start import warm_start
 from ..cka import CKACallback, CKAError
 from ..code.compare import check_code, done_line, note_code
 from ..files import read_json, write_atomically
 from ..logs import log_file, note, say, show
+from ..mirror.settings import Mirror
 from ..modules.adapt import evaluation
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
@@ -30,7 +32,15 @@ from ..settings.flat import Flat
 from ..settings.parser import CLI
 from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
-from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, is_own, read_meta
+from ..survive.checkpoint_files import (
+    CheckpointError,
+    Found,
+    check_nothing_lost,
+    find_checkpoint,
+    is_own,
+    last_checkpoint,
+    read_meta,
+)
 from ..survive.checkpoint_io import unusable
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker
@@ -61,9 +71,11 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     """
     folder = run.folder
     resume = folder.resume_now(cli.config.resume)
-    leader = rank_zero_only.rank == 0
+    leader, check = rank_zero_only.rank == 0, Remembered(unusable)
 
-    # Done: there is nothing to train, unless --resume asks to start over, or from some checkpoint.
+    # Done, here or on another machine: there is nothing to train, unless --resume asks to start over, or from some
+    # checkpoint.
+    mirrored = look_into_mirror(run, Mirror(**vars(cli.config.mirror)), resume, check)
     if folder.status().get("state") == "done" and resume in ("auto", "must"):
         return already_done(cli, run, root)
 
@@ -77,11 +89,11 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         return EXIT_CODES["failed"]
 
     # New, or continued: make everything before anything is written, as a wrong setting must leave nothing behind.
-    checkpoint = find_checkpoint(folder.path / "checkpoints", resume, check=unusable)
+    checkpoint = find_checkpoint(folder.path / "checkpoints", resume, check)
     if checkpoint is None and resume != "never":
         check_nothing_lost(folder)
     if checkpoint is None and cli.config.extend:
-        checkpoint = last_checkpoint(shown(in_project(cli.config.extend)))
+        checkpoint = last_checkpoint(shown(in_project(cli.config.extend)), check)
     code_lines = []
     if checkpoint is not None and is_own(checkpoint.path, folder.path):
         code_lines = check_code(*code_of(run, root), changed_is_fine=cli.config.code == "changed")
@@ -91,10 +103,9 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         set_length(cli.config, cli.trainer, cli.datamodule or cli.model)
         check_trains(cli.trainer)
         check_cka(cli.trainer, cli.model)
-        check_then(cli)
-        check_sets(cli)
+        check_asked_for(cli)
         start, details = how_it_starts(cli, checkpoint, attempt)
-        lines = [*damaged_status(folder), *start, *code_lines]
+        lines = [*damaged_status(folder), *mirrored.lines, *start, *code_lines]
     except (SettingsError, CheckpointError):
         raise
     except Exception as error:  # in the user's model or data
@@ -111,7 +122,9 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
             say(line)
         for line in details:
             note(line)
+        mirrored.start(cli.trainer, checkpoint)
         code = train(cli, run, checkpoint)
+        mirrored.finish()
         with contextlib.suppress(signals.Stopped):  # the run has ended; only W&B goes without the rest
             finish_trackers(cli.trainer.loggers, code)
     return code
@@ -135,25 +148,16 @@ def check_cka(trainer: Trainer, model: LightningModule) -> None:
             raise SettingsError(str(error)) from None
 
 
-def check_then(cli: CLI) -> None:
-    """Check that a run can be tested at its end, if that is asked for.
+def check_asked_for(cli: CLI) -> None:
+    """Check that a run can be tested at its end, and validate on several sets, where that is asked for.
 
     Raises:
-        SettingsError: the model or the data can't be tested.
+        SettingsError: the model or the data can't do that.
     """
-    if cli.config.then is None:
-        return
     for thing, hook in ((cli.model, "test_step"), (cli.datamodule or cli.model, "test_dataloader")):
-        if not is_overridden(hook, thing):
+        if cli.config.then is not None and not is_overridden(hook, thing):
             raise SettingsError(f"--then test: {type(thing).__name__} has no {hook}")
 
-
-def check_sets(cli: CLI) -> None:
-    """Check that the model can validate on several sets, if that is asked for.
-
-    Raises:
-        SettingsError: it can't.
-    """
     takes = inspect.signature(cli.model.validation_step).parameters
     if getattr(cli.datamodule, "also_validate", None) and "dataloader_idx" not in takes:
         raise SettingsError(
@@ -171,18 +175,6 @@ def already_done(cli: CLI, run: Run, root: Path) -> int:
     if cli.config.then == "test" and not result_path(cli.config, run, "test.json").exists():
         return evaluate(CLI("test", run.settings), dataclasses.replace(run, command="test"), root)
     return 0
-
-
-def last_checkpoint(extended: Path) -> Found:
-    """The checkpoint at the end of the run that this one extends.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    found = find_checkpoint(extended / "checkpoints", check=unusable)
-    if found is None:
-        raise CheckpointError(f"--extend {extended}: that run has no checkpoint")
-    return found
 
 
 def code_of(run: Run, root: Path) -> tuple[dict[str, Any], Path, Path, Flat]:

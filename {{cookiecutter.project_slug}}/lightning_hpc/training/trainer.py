@@ -150,7 +150,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     # Second: a checkpoint is cut at the start of a batch, before any other hook has changed something.
     checkpoints = Checkpoints(**config.checkpoints, config=run.identity)
     if rank_zero_only.rank == 0:
-        checkpoints.on_save = partial(note_checkpoint, run.folder, checkpoints)
+        checkpoints.on_save.append(partial(note_checkpoint, run.folder, checkpoints))
     callbacks.append(checkpoints)
 
     # A folder that is another process's by now must get nothing more.

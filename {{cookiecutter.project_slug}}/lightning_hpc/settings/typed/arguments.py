@@ -12,6 +12,7 @@ from .messages import one_line
 
 # Sections whose class is another room's: by name, as all that a user can name.
 CHECKPOINTS = "lightning_hpc.survive.checkpoints.Checkpoints"
+MIRROR = "lightning_hpc.mirror.settings.Mirror"
 CKA_CALLBACK = "lightning_hpc.cka.CKACallback"
 
 
@@ -94,6 +95,7 @@ def add_run_arguments(parser: Parser) -> None:
 
     # The user sets Checkpoints but doesn't choose another class for it; the run itself fills in `config`.
     parser.add_class_arguments(import_class(CHECKPOINTS), "checkpoints", instantiate=False, skip={"config"})
+    parser.add_class_arguments(import_class(MIRROR), "mirror", instantiate=False)
     parser.add_subclass_arguments(import_class(CKA_CALLBACK), "cka", required=False)
 
     # How the network runs, and for how long; steps and samples are put into the Trainer's own terms later.

@@ -1,0 +1,196 @@
+"""What comes down: the newest whole checkpoint of a run, the best one, and the small files; each checked first."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ..files import sync_folder
+from ..remote import Missing, StoreError
+from ..survive.checkpoint_files import give_name, remove_checkpoint
+from ..survive.whole import COMPLETE
+from .pointer import Copy, Piece, Pointer
+from .run_mirror import RunMirror
+from .settings import MirrorError
+from .staging import FOLDER, digest
+
+Check = Callable[[Path], str | None]
+Tell = Callable[[str], None]
+Answer = TypeVar("Answer")
+
+PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds between the tries of a question, before a run begins
+
+GO_WITHOUT = "go on from what is here alone with --mirror.url null"
+
+
+@dataclass
+class Fetched:
+    """What was fetched.
+
+    Attributes:
+        step: of the checkpoint; None if there was none.
+        damaged: copies that could not be used, one line each.
+        files, size: how many files, and bytes.
+    """
+
+    step: int | None = None
+    damaged: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+
+
+class Damaged(Exception):
+    """A file in the mirror is not what the pointer says; the message is one line."""
+
+
+def asked(question: Callable[[], Answer], address: str) -> Answer:
+    """Ask a mirror, for about a minute if it does not answer.
+
+    Raises:
+        MirrorError: it could not be asked, which is not the same as "there is nothing".
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return question()
+        except Missing:
+            raise
+        except StoreError as error:
+            if error.permanent or pause is None:
+                raise MirrorError(
+                    f"could not look into the mirror {address}: {error}. Nothing was started, since there may be a "
+                    f"newer checkpoint. Try again when it can be reached, or {GO_WITHOUT}"
+                ) from error
+            time.sleep(max(pause, min(error.retry_after or 0.0, 60.0)))
+    raise AssertionError("the last pause is None")
+
+
+class Fetcher:
+    """Brings files of a run from its mirror into its folder here. Whoever calls it has locked that.
+
+    Args:
+        mirror: the run's folder in the mirror.
+        run: the run's folder here.
+        check: says what is wrong with a checkpoint, or None.
+        tell: is told each file before it comes.
+    """
+
+    def __init__(self, mirror: RunMirror, run: Path, check: Check, tell: Tell = lambda line: None) -> None:
+        self.mirror, self.run, self.check, self.tell = mirror, run, check, tell
+        self.parts = run / FOLDER / "fetched"
+        self.done = Fetched()
+
+    def newest(self, pointer: Pointer) -> Fetched:
+        """Fetch the newest whole checkpoint, the best one, and the small files.
+
+        Raises:
+            MirrorError: no checkpoint is whole, or the mirror can't be asked.
+            OSError: this disk is full, for example; what was here before is still here.
+        """
+        try:
+            for copy in pointer.checkpoints:
+                if self._checkpoint(copy):
+                    self.done.step = copy.step
+                    break
+            if pointer.checkpoints and self.done.step is None:
+                raise MirrorError(
+                    f"none of the {len(pointer.checkpoints)} checkpoints in {self.mirror.address} is whole: "
+                    f"{self.done.damaged[0]}. Restore one there, {GO_WITHOUT}, or start afresh with --resume never"
+                )
+
+            best = pointer.best
+            if best is not None and self._checkpoint(best):
+                give_name(self.run / best.place, self.run / "checkpoints" / "best.ckpt")
+            if self.done.step is not None:
+                newest = next(copy for copy in pointer.checkpoints if copy.step == self.done.step)
+                give_name(self.run / newest.place, self.run / "checkpoints" / "last.ckpt")
+            self.small(pointer)
+        finally:
+            shutil.rmtree(self.parts, ignore_errors=True)
+        return self.done
+
+    def small(self, pointer: Pointer) -> Fetched:
+        """Fetch the small files: settings, status, metrics, pictures. status.json comes last."""
+        last = [piece for piece in pointer.files if piece.place == "status.json"]
+        for piece in [*(piece for piece in pointer.files if piece not in last), *last]:
+            try:
+                self._place(piece, self.run / piece.place)
+            except Damaged as error:
+                if piece.place == "status.json":
+                    raise MirrorError(f"{error}: put a whole one there, or {GO_WITHOUT}") from None
+                self.done.damaged.append(str(error))
+        return self.done
+
+    def _checkpoint(self, copy: Copy) -> bool:
+        """Fetch a checkpoint; False if it is damaged."""
+        target = self.run / copy.place
+        try:
+            if self._is_folder(copy):
+                self._folder(copy, target)
+            else:
+                self._place(copy.pieces[0], target)
+            problem = self.check(target)
+        except Damaged as error:
+            self.done.damaged.append(str(error))
+            return False
+
+        if problem is not None:
+            self.done.damaged.append(f"{self.mirror.address}/{copy.place} is damaged: {problem}")
+            remove_checkpoint(target)
+            return False
+        return True
+
+    def _is_folder(self, copy: Copy) -> bool:
+        return any(piece.place != copy.place for piece in copy.pieces)
+
+    def _folder(self, copy: Copy, target: Path) -> None:
+        """Fetch a checkpoint that is a folder; the list that makes it a whole one comes last."""
+        last = f"{copy.place}/{COMPLETE}"
+        if target.exists() and not all(self._is_here(piece) for piece in copy.pieces):
+            remove_checkpoint(target)
+        for piece in sorted(copy.pieces, key=lambda piece: piece.place == last):
+            self._place(piece, self.run / piece.place)
+
+    def _is_here(self, piece: Piece) -> bool:
+        """True if the folder has this file already."""
+        file = self.run / piece.place
+        return file.is_file() and file.stat().st_size == piece.size and digest(file) == piece.sha256
+
+    def _place(self, piece: Piece, target: Path) -> None:
+        """Fetch a file, check it, and only then put it in its place.
+
+        Raises:
+            Damaged: it is not there, or not what the pointer says.
+        """
+        if self._is_here(piece):
+            return
+        self.tell(f"{piece.place} ({piece.size / 1e6:,.1f} MB)")
+        part = self.parts / piece.name
+        try:
+            asked(lambda: self.mirror.get(piece, part), self.mirror.address)
+        except Missing:
+            raise Damaged(f"{self.mirror.address}/{piece.name} is not there, although the pointer names it") from None
+
+        size, found = part.stat().st_size, digest(part)
+        if (size, found) != (piece.size, piece.sha256):
+            part.unlink()
+            raise Damaged(
+                f"{self.mirror.address}/{piece.name} is damaged: {size:,} of {piece.size:,} bytes, SHA-256 "
+                f"{found[:8]} instead of {piece.sha256[:8]}"
+            )
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not target.is_symlink():
+            remove_checkpoint(target)
+        os.replace(part, target)
+        sync_folder(target.parent)
+        self.done.files += 1
+        self.done.size += piece.size
+
+
+def total(pieces: Iterable[Piece]) -> str:
+    """`12 files, 34.5 MB`."""
+    pieces = list(pieces)
+    return f"{len(pieces)} files, {sum(piece.size for piece in pieces) / 1e6:,.1f} MB"
