@@ -4,7 +4,7 @@ There is no cluster here. What a server checks beyond the schema is in kubernete
 that must fail, which kubernetes-validate mostly passes.
 """
 
-import copy
+import functools
 import os
 import re
 import shutil
@@ -24,12 +24,17 @@ OPTIONS = ("kueue", "priority", "spot", "no-gpu", "settings")
 
 def build(folder: Path) -> list[dict]:
     """What `kubectl apply -k` would apply. It works without a cluster, and must not find one."""
+    return list(yaml.safe_load_all(kustomize(folder)))
+
+
+def kustomize(folder: Path) -> str:
+    """The text of what a folder builds."""
     if not shutil.which("kubectl"):
         pytest.skip("there is no kubectl, whose kustomize builds the manifests")
     environment = {**os.environ, "KUBECONFIG": os.devnull}
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return done.stdout
 
 
 def assert_valid(manifests: list[dict], place: Path) -> None:
@@ -67,11 +72,10 @@ def test_options_are_laid_over_by_one_line(option, bake, bake_to_edit, tmp_path)
     target = re.search(rf"{option}\.yaml .*target: (.*)", base.read_text())[1]
     base.write_text(f"{base.read_text()}  - path: {option}.yaml\n    target: {target}\n")
 
-    as_delivered = bake(deployment="docker-kubernetes")
     for folder in ("run", "agents"):
-        changed = build(project / "kubernetes" / folder)
-        assert_valid(changed, tmp_path)
-        assert changed != build(as_delivered / "kubernetes" / folder)
+        changed = kustomize(project / "kubernetes" / folder)
+        assert_valid(list(yaml.safe_load_all(changed)), tmp_path)
+        assert changed != as_delivered(bake(deployment="docker-kubernetes") / "kubernetes" / folder)
 
     (job,) = build(project / "kubernetes" / "run")
     pod = job["spec"]["template"]["spec"]
@@ -139,9 +143,12 @@ SPOILED = [
 ]
 
 
+as_delivered = functools.cache(kustomize)  # for tests that change what has been built, and not the files
+
+
 @pytest.mark.parametrize("folder, fault, changes", SPOILED, ids=[fault for _, fault, _ in SPOILED])
 def test_what_a_server_rejects_is_noticed(folder, fault, changes, bake):
-    manifests = copy.deepcopy(build(bake(deployment="docker-kubernetes") / "kubernetes" / folder))
+    manifests = list(yaml.safe_load_all(as_delivered(bake(deployment="docker-kubernetes") / "kubernetes" / folder)))
     assert kubernetes_rules.faults(manifests) == []
     kind = {"agents": "Job", "sweep-server": "Deployment", "storage": "PersistentVolumeClaim"}[folder]
     spoiled = next(manifest for manifest in manifests if manifest["kind"] == kind)

@@ -16,6 +16,7 @@ HELP = """examples:
   python SlurmTrain.py retry runs/grid --time 12:00:00         what is not done, with more time
   python SlurmTrain.py submit configs/jobs/grid.yaml --on hec  from a laptop: checked here, sent, submitted there
   python SlurmTrain.py fetch runs/grid --on hec                its results, without checkpoints, for Report.py
+  python SlurmTrain.py render --kubernetes configs/jobs/grid.yaml      the same runs as a Job of Kubernetes
 """
 
 
