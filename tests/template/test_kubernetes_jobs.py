@@ -238,6 +238,18 @@ def build_elsewhere(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
+def test_one_run_of_its_own(rendered, pod_folder):
+    """With a quick configs/base.yaml over that of the image, as settings.yaml mounts it."""
+    project, _ = rendered
+    (job,) = build_elsewhere(project / "kubernetes" / "run")
+    settings = pod_folder / "configs" / "base.yaml"
+    quick = yaml.safe_load(settings.read_text())
+    quick["trainer"] |= {"max_epochs": 1, "limit_train_batches": 2}
+    settings.write_text(yaml.safe_dump(quick | {"cka": None}))
+    assert "run folder" in ended(Pod(pod_folder, job).start())
+
+
+@pytest.mark.slow
 def test_a_sweep_is_served_from_a_config_map_and_run_by_agents(pod_folder, rendered, tmp_path):
     project, _ = rendered
     deployment = next(
