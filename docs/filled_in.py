@@ -3,9 +3,11 @@
 A marker in a page, on a line of its own, is replaced:
 
     <!-- class: data.Digits data -->       arguments of a class; the keys begin with the last word
-    <!-- exports: cka -->                  the public names of a room of lightning_hpc, and what each is
+    <!-- interface: cka -->                what a room of lightning_hpc exports: signatures and docstrings
+    <!-- errors: all -->                   what the machine room's errors can say
     <!-- settings: settings -->            settings that this room adds to those of classes
     <!-- figures: generation.json -->      a table of docs/benchmarks/data/generation.json
+    <!-- chart: launch -->                 bars of such a table, as charts.py makes them
     <!-- clusters: configs/clusters -->    a table of the presets
     <!-- keys: preset -->                  the keys of a preset from its schema, or `resources` from their table
 
@@ -15,21 +17,30 @@ The code is parsed and not imported, so that building the pages needs neither to
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from charts import chart
+from interface import interface
+from messages import listed
 
 DOCS = Path(__file__).parent
 PROJECT = DOCS.parent / "{{cookiecutter.project_slug}}"
 PACKAGE = PROJECT / "{{cookiecutter.package_name}}"
 ROOMS = PROJECT / "lightning_hpc"
-MARKER = re.compile(r"^<!-- (class|exports|settings|figures|clusters|keys): (\S+) ?(\S*) -->$", re.MULTILINE)
+MARKER = re.compile(
+    r"^<!-- (class|interface|errors|settings|figures|chart|clusters|keys): (\S+) ?(\S*) -->$", re.MULTILINE
+)
 
 
 def fill_in(page: str) -> str:
     """Return a page's text with its markers replaced."""
-    sources = {"class": class_arguments, "exports": exports, "settings": added_settings, "figures": figures}
-    sources |= {"clusters": clusters, "keys": keys}
+    sources = {"class": class_arguments, "interface": exports, "settings": added_settings, "figures": figures}
+    sources |= {"errors": lambda _: listed(), "chart": chart, "clusters": clusters, "keys": keys}
     return MARKER.sub(lambda marker: sources[marker[1]](*filter(None, marker.groups()[1:])), page)
 
 
@@ -97,13 +108,10 @@ def exported_names(room: str) -> list[str]:
 
 
 def exports(room: str) -> str:
-    """A list of a room's public names, each with the first paragraph of its docstring."""
-    lines = []
-    for name in exported_names(room):
-        _, node = find_definition(f"lightning_hpc.{room}", name)
-        summary, _, _ = ast.get_docstring(node).partition("\n\n")
-        lines.append(f"- `{name}`: {' '.join(summary.split())}\n")
-    return "".join(lines)
+    """The interface of a room; of lightning_hpc itself, `load`."""
+    if room == "lightning_hpc":  # it imports `load` late, so no statement there says where it is from
+        return interface("training.evaluate", ["load"])
+    return interface(room, exported_names(room))
 
 
 def added_settings(room: str) -> str:
