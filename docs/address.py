@@ -2,8 +2,8 @@
 
     python docs/address.py https://github.com/someone/cookiecutter-lightning-hpc
 
-The place is `repository-code` in CITATION.cff. Until it is there, the commands on the pages name a checkout, so that they
-can be typed as they stand; afterwards they name the address, as cookiecutter and cruft abbreviate it.
+The place is `repository-code` in CITATION.cff. Until it is there, the commands on the pages name a checkout; afterwards
+they name the address, as cookiecutter and cruft abbreviate it.
 """
 
 import re

@@ -13,7 +13,7 @@ from latex2mathml.converter import convert
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 
-from filled_in import fill_in
+from filled_in import fill_in  # noqa: E402 - from this folder
 
 project = "cookiecutter-lightning-hpc"
 copyright = re.search(r"Copyright \(c\) (.*)", (DOCS.parent / "LICENSE").read_text())[1]

@@ -1,7 +1,7 @@
 """Diagrams of what is written down elsewhere: the rooms and who imports whom, and the life of a run.
 
-Both are drawn by `dot` of Graphviz. The first is read from the table of the import test, and a test reads it back from the
-picture; the exit codes in the second are those of the code.
+Both are drawn by `dot` of Graphviz. The first is read from the table of the import test, and a test reads it back from
+the picture; the exit codes in the second are those of the code.
 """
 
 import subprocess
@@ -14,7 +14,8 @@ FONT = "DejaVu Sans, Verdana, sans-serif"
 
 HEAD = f"""\
 bgcolor="#ffffff" margin=0.15 pad=0.1
-node [shape=box style="rounded,filled" fillcolor="{PALE}" color="{LINE}" fontname="{FONT}" fontsize=13 fontcolor="{INK}"]
+node [shape=box style="rounded,filled" fillcolor="{PALE}" color="{LINE}"]
+node [fontname="{FONT}" fontsize=13 fontcolor="{INK}"]
 edge [color="{LINE}" fontname="{FONT}" fontsize=11 fontcolor="{INK}" arrowsize=0.7]
 """
 

@@ -1,7 +1,7 @@
 """The Python interface as a page: signatures and docstrings of what the rooms of lightning_hpc export.
 
-griffe reads the code without importing it, so that building the pages needs no PyTorch. A marker in a page is replaced by
-the interface of a room: <!-- interface: cka -->
+griffe reads the code without importing it, so that building the pages needs no PyTorch. A marker in a page is replaced
+by the interface of a room: <!-- interface: cka -->
 """
 
 import logging

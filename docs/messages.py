@@ -1,7 +1,7 @@
 """All that the machine room's errors can say, read from its code without importing it.
 
-A message is the text that is given to an exception for users; what it fills in is written as `…`. The page errors.md answers
-the usual ones, and a test holds its headings to these messages.
+A message is the text that is given to an exception for users; what it fills in is written as `…`. The page errors.md
+answers the usual ones, and a test holds its headings to these messages.
 """
 
 import ast

@@ -3,9 +3,9 @@
     .venv/bin/python docs/pictures.py                 all
     .venv/bin/python docs/pictures.py rooms life      some: the names of the groups below
 
-It generates projects, trains in them, and draws what they have written; what is photographed needs Chromium, `queue` needs
-SLURM, and the diagrams need Graphviz (apt-get install chromium slurmctld slurmd slurm-client graphviz). Look at what it has
-made before you commit it.
+It generates projects, trains in them, and draws what they have written. `report` needs Chromium, `queue` SLURM, `rooms`
+and `life` Graphviz: apt-get install chromium slurmctld slurmd slurm-client graphviz. Look at what it has made before
+you commit it.
 """
 
 import itertools

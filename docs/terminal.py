@@ -1,10 +1,11 @@
-"""Record commands in a real terminal, and draw what it showed as an SVG that plays once, with neither scripts nor fonts.
+"""Record commands in a real terminal, and draw what it showed as an SVG that plays once, without scripts.
 
     with Terminal(folder) as terminal:
         terminal.type("python Train.py fit", kill_at="epoch 4/")
         Path("fit.svg").write_text(drawing(terminal.lines))
 
-Waiting is shortened to at most a second, and the folder above the project is called ~; nothing else is changed. Whoever wants no motion sees the end at once.
+Waiting is shortened to at most a second, and the folder above the project is called ~; nothing else is changed. Whoever
+wants no motion sees the end at once.
 """
 
 import os

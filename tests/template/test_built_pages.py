@@ -1,4 +1,4 @@
-"""The pages as `make docs` builds them, in a real browser: they ask for nothing from anywhere, and everybody can read them."""
+"""The pages as `make docs` builds them, in a browser: nothing comes from elsewhere, and everybody can read them."""
 
 import os
 import shutil
@@ -73,7 +73,8 @@ def test_nothing_is_cut_off(built, browser, width):
         window.goto(page.as_uri())
         window.wait_for_load_state("load")
         assert window.evaluate("document.documentElement.scrollWidth") <= width, page.name
-        wide = "[...document.querySelectorAll('.table-wrapper, .highlight pre')].filter(b => b.scrollWidth > b.clientWidth)"
+        all_boxes = "[...document.querySelectorAll('.table-wrapper, .highlight pre')]"
+        wide = f"{all_boxes}.filter(box => box.scrollWidth > box.clientWidth)"
         boxes += window.evaluate(f"{wide}.length")
         assert window.evaluate(f"{wide}.every(box => box.tabIndex === 0)"), page.name
     window.close()

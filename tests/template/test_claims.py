@@ -35,9 +35,7 @@ COMMANDS = {
     "sweep_agent": [""],
 }
 # Words of what is not there. A page that needs one says it in another way, or lists it here with its reason.
-PROMISES = re.compile(
-    r"\b(coming soon|still to come|not yet|TODO|is planned|are planned|not implemented|future version)\b"
-)
+PROMISES = re.compile(r"\b(coming soon|still to come|not yet|TODO|not implemented|future version)\b")
 
 
 def text_of(page: Path) -> str:

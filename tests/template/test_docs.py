@@ -19,8 +19,16 @@ ROOT = ladder.ROOT
 filled_in = ladder.load_module(ROOT / "docs" / "filled_in.py")
 FOLDERS = [ROOT, *(ROOT / "docs" / name for name in ("", "benchmarks", "tutorials"))]
 PAGES = sorted(page for folder in FOLDERS for page in folder.glob("*.md"))
-# Named in the text, and written by other commands.
-NOT_HERE = {".cruft.json", ".old/", "cross-validation.json", "predictions-FOLDER.csv", "resources.yaml"}
+# Named in the text, and written by other commands, or gone since.
+NOT_HERE = {
+    "cka/epoch-NNN.npz",
+    "kubernetes/train-job.yaml",
+    ".cruft.json",
+    ".old/",
+    "cross-validation.json",
+    "predictions-FOLDER.csv",
+    "resources.yaml",
+}
 GENERATED_README = "my-research-project/README.md"
 BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
