@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from faulty import FaultyProxy
-from places import FolderPlace, MemoryPlace, Place, S3Place, SftpPlace
+from hub_stand_in import HubStandIn
+from places import FolderPlace, HubPlace, MemoryPlace, Place, S3Place, SftpPlace
 
-KINDS = ["folder", "memory", "s3", "sftp"]
+KINDS = ["folder", "memory", "s3", "hub", "sftp"]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,30 @@ def s3() -> Iterator[FaultyProxy]:
     with FaultyProxy(f"http://{host}:{port}") as proxy:
         yield proxy
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubStandIn]:
+    """The Hub."""
+    with HubStandIn({HubPlace.TOKEN: "write", "hf_reader": "read", "hf_narrow": "fineGrained"}) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def hub_proxy(hub: HubStandIn) -> Iterator[FaultyProxy]:
+    """The Hub behind a proxy."""
+    with FaultyProxy(hub.url) as proxy:
+        yield proxy
+
+
+def told_the_client(place: HubPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client reads its environment when it is imported, and another test of this process can have done that."""
+    from huggingface_hub import constants
+
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", place.proxy.url + address)
+    monkeypatch.setattr(constants, "ENDPOINT", place.proxy.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 @pytest.fixture
@@ -39,6 +64,9 @@ def make_place(
                 place = MemoryPlace(tmp_path)
             case "s3":
                 place = S3Place(request.getfixturevalue("s3"), f"bucket-{uuid.uuid4().hex}")
+            case "hub":
+                place = HubPlace(request.getfixturevalue("hub_proxy"), f"project-{uuid.uuid4().hex}")
+                told_the_client(place, monkeypatch)
             case "sftp":
                 place = SftpPlace(request.getfixturevalue("sshd"), tmp_path)
         for name, value in place.variables.items():

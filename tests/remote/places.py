@@ -125,6 +125,36 @@ class S3Place(ServedPlace):
         return Fault(status, text.encode(), {"Content-Type": "application/xml", **(headers or {})}, only)
 
 
+class HubPlace(ServedPlace):
+    """A repository of the stand-in for the Hub, which does not exist yet.
+
+    Args:
+        proxy: in front of the stand-in.
+        name: the repository's.
+    """
+
+    TOKEN = "hf_tests0secret42"
+    SIGNATURE = "signed4242"
+
+    def __init__(self, proxy: FaultyProxy, name: str) -> None:
+        self.proxy, self.name = proxy, name
+        self.url = f"hf://researcher/{name}"
+        self.secrets = (self.TOKEN, self.SIGNATURE)
+        self.variables = dict(HF_TOKEN=self.TOKEN, HF_ENDPOINT=proxy.url, HF_HUB_DISABLE_XET="1")
+        code = "X-Error-Message"
+        self.faults = {
+            UNREACHABLE: Fault(dropped=True),
+            TRUNCATED: Fault(truncated=True, only="^GET /[^a].*/resolve/"),
+            WRONG_KEY: Fault(401, b"{}", {code: f"Invalid credentials in Authorization header {self.TOKEN}"}),
+            FORBIDDEN: Fault(403, b"{}", {code: f"Forbidden {self.TOKEN}"}),
+            QUOTA: Fault(403, b"{}", {code: "Private repository storage limit reached"}, only="preupload|lfs|commit"),
+            BROKEN: Fault(500, b"{}"),
+            BUSY: Fault(429, b"{}"),
+            BUSY_FOR_7_S: Fault(429, b"{}", {"Retry-After": "7"}),
+            STRAY_404: Fault(404, b"<html>no such page</html>"),
+        }
+
+
 class SftpPlace(Place):
     """A folder of a host: this one, behind an sshd of the tests' own."""
 
@@ -147,7 +177,7 @@ class SftpPlace(Place):
             case "server error":
                 self.sshd.serve_files("exit 1")
             case "truncated":
-                self.sshd.serve_files("$program | (head -c 3000; kill 0)")
+                self.sshd.serve_files("$program | (dd bs=1 count=3000 status=none; kill 0)")
             case _:
                 return False
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.errors import SettingsError
-from .answers import refused
+from .answers import causes, refused
 from .store import Missing, StoreError, check_size, relative, whole
 
 # Seconds to connect, and without a byte. Only s3fs tries again, once; the rest is up to the mirror, which knows how
@@ -121,7 +121,7 @@ class S3(Objects):
     def _explain(self, error: Exception, name: str) -> StoreError:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        for each in _causes(error):
+        for each in causes(error):
             if isinstance(each, NoCredentialsError):
                 return StoreError(f"{self.address}: there is no key for it here; {self.keys}", permanent=True)
             if isinstance(each, ClientError):
@@ -132,7 +132,7 @@ class S3(Objects):
                     return Missing(self.address, name)
                 status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders", {})
                 return refused(self.address, status, headers, code=code, keys=self.keys)
-        named = next((each for each in _causes(error) if isinstance(each, BotoCoreError)), error)
+        named = next((each for each in causes(error) if isinstance(each, BotoCoreError)), error)
         return StoreError(
             f"{self.address}: no answer ({type(named).__name__}); is AWS_ENDPOINT_URL right, and reached?"
         )
@@ -170,10 +170,3 @@ def file_system(kind: str, package: str, **options: Any) -> Any:
         return fsspec.filesystem(kind, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError:
         raise SettingsError(f'a mirror at {kind}:// needs {package}: pip install -e ".[remote]"') from None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, and those that it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

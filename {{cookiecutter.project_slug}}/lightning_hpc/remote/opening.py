@@ -2,6 +2,7 @@
 
 from ..settings.errors import SettingsError, did_you_mean
 from .folder import Folder
+from .hub import Hub
 from .objects import S3, Memory
 from .sftp import Sftp
 from .store import Store
@@ -9,6 +10,7 @@ from .store import Store
 KINDS = {
     "file": "file:///FOLDER",
     "s3": "s3://BUCKET/FOLDER",
+    "hf": "hf://OWNER/REPO",
     "sftp": "sftp://USER@HOST/FOLDER",
     "memory": "memory://FOLDER",
 }
@@ -44,6 +46,8 @@ def open_store(url: str, *, public: bool = False) -> Store:
             return Folder(address)
         case "s3":
             return S3(address)
+        case "hf":
+            return Hub(address, public)
         case "sftp":
             return Sftp(address)
         case _:
