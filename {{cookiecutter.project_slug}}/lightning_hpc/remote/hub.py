@@ -16,6 +16,8 @@ from ..settings.errors import SettingsError
 from .answers import causes, refused
 from .store import Missing, StoreError, relative
 
+OTHERS = "models/|datasets/|spaces/|buckets/"  # no names of owners
+
 KEYS = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
@@ -33,7 +35,7 @@ class Hub:
     seconds_between_puts = 30.0
 
     def __init__(self, address: str, public: bool = False) -> None:
-        found = re.fullmatch(r"hf://(models/|datasets/)?(?!models/|datasets/|spaces/|buckets/)([\w.-]+/[\w.-]+)(?:/(.+))?", address)
+        found = re.fullmatch(rf"hf://(models/|datasets/)?(?!{OTHERS})([\w.-]+/[\w.-]+)(?:/(.+))?", address)
         if not found:
             raise SettingsError(f"{address}: an address on the Hub is hf://OWNER/REPO, or hf://datasets/OWNER/REPO")
         try:
