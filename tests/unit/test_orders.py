@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, RandomSampler, Sampler
+from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, Sampler
 
 from lightning_hpc.loading.orders import drawn, set_epoch
 from lightning_hpc.loading.randomness import reseed
@@ -45,6 +45,16 @@ def test_each_place_has_draws_of_its_own(kind):
         reseed(0, "train", number)
         draws.append(GLOBAL[kind]())
     assert len(set(draws)) == 100
+
+
+@pytest.mark.parametrize("length, ranks", [(23, 2), (24, 3), (2, 5), (1, 4)])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_torchs_sampler_for_ranks_keeps_its_order(length, ranks, shuffle, drop_last):
+    """Its lists of Python integers are one tensor here, which must give the same order: also where samples repeat."""
+    for rank in range(ranks):
+        sampler = DistributedSampler(range(length), ranks, rank, shuffle=shuffle, seed=3, drop_last=drop_last)
+        assert list(drawn(sampler, (0, "train", 2, 0), epoch=2, with_epochs=[sampler])) == list(sampler)
 
 
 class Endless(Sampler):

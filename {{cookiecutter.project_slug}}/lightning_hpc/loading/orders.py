@@ -114,7 +114,22 @@ def _index_parts(sampler: Any) -> Iterator[Iterable[Any]]:
         )
         return _in_chunks(order)
 
+    if type(sampler) is DistributedSampler:
+        return _in_chunks(_of_one_rank(sampler))
+
     return iter([sampler])
+
+
+def _of_one_rank(sampler: DistributedSampler) -> torch.Tensor:
+    """The indices that torch's own sampler for ranks gives its rank: every so many, from the start again at the end."""
+    length = len(sampler.dataset)
+    places = torch.arange(sampler.rank, max(sampler.rank, sampler.total_size), sampler.num_replicas)
+    places.remainder_(length)
+    if not sampler.shuffle:
+        return places
+
+    generator = torch.Generator().manual_seed(sampler.seed + sampler.epoch)
+    return torch.randperm(length, generator=generator)[places]
 
 
 def _in_chunks(order: torch.Tensor) -> Iterator[list[int]]:
