@@ -228,6 +228,8 @@ class FullDiskAt(Callback):
         self.first, self.last = first, last
 
     def on_train_batch_end(self, trainer, pl_module, *arguments):
+        if trainer.global_step in (self.first, self.last):
+            trainer.callbacks[1].settle(wait=True)  # what a thread still writes is of before
         if trainer.global_step == self.first:
             self.full = no_file_larger_than(500)
             self.full.__enter__()
@@ -307,8 +309,9 @@ def test_a_checkpoint_that_can_not_be_read_is_passed_over(tmp_path):
     assert "which is no plain data" in found.damaged[0]
 
 
-def test_on_a_full_disk_the_run_goes_on_and_says_so(tmp_path):
-    checkpoints = Checkpoints(every_n_steps=1, monitor=None)
+@pytest.mark.parametrize("background", [True, False])
+def test_on_a_full_disk_the_run_goes_on_and_says_so(tmp_path, background):
+    checkpoints = Checkpoints(every_n_steps=1, monitor=None, background=background)
     with pytest.warns(UserWarning, match="checkpoint of step 4 could not be written: File too large"):
         fit(tmp_path, checkpoints, callbacks=[FullDiskAt(4, 7)])
     assert list(step_files(tmp_path / "checkpoints")) == [11, 12]
@@ -329,22 +332,26 @@ def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, from_step, earl
         full.full.__exit__(None, None, None)
 
 
-def test_after_a_failed_save_the_best_stays_what_it_was(tmp_path):
+@pytest.mark.parametrize("background", [True, False])
+def test_after_a_failed_save_the_best_stays_what_it_was(tmp_path, background):
     """It is not written at each step from then on, and never with weights that were not validated."""
     values = (2.0, 1.0, 1.5)
     with pytest.warns(UserWarning, match="could not be written") as warned:
-        fit(tmp_path, Checkpoints(every_n_steps=100), Model(values), callbacks=[FullDiskAt(8, 11)])
+        checkpoints = Checkpoints(every_n_steps=100, background=background)
+        fit(tmp_path, checkpoints, Model(values), callbacks=[FullDiskAt(8, 11)])
     assert len([warning for warning in warned if "could not be written" in str(warning.message)]) == 1
     best = read_meta(tmp_path / "checkpoints")["best"]
     assert (best["step"], best["value"]) == (12, 1.5)  # better than 2.0; the weights that scored 1.0 are gone
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 12
 
 
-def test_on_a_full_disk_the_run_stops_if_it_shall(tmp_path):
+@pytest.mark.parametrize("background", [True, False])
+def test_on_a_full_disk_the_run_stops_if_it_shall(tmp_path, background):
     full = FullDiskAt(4, 99)
     try:
         with pytest.raises(CheckpointError, match="checkpoint of step 4 could not be written: File too large"):
-            fit(tmp_path, Checkpoints(every_n_steps=1, full_disk="stop"), callbacks=[full])
+            checkpoints = Checkpoints(every_n_steps=1, full_disk="stop", background=background)
+            fit(tmp_path, checkpoints, callbacks=[full])
     finally:
         full.full.__exit__(None, None, None)
     assert find_checkpoint(tmp_path / "checkpoints").step == 3

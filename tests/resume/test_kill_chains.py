@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,7 @@ FACTORS = dict(
     early_stopping=(False, True),
     sanity=(0, 1),
     save_every=(2, 9),
+    background=(True, False),
 )
 
 
@@ -152,9 +153,11 @@ def saved_often(server, tmp_path_factory):
     return setup, whole
 
 
+@pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("moment", [2_000, 20_000, 40_000, 60_000])
-def test_a_kill_during_the_save_leaves_a_whole_checkpoint(server, saved_often, tmp_path, moment):
+def test_a_kill_during_the_save_leaves_a_whole_checkpoint(server, saved_often, tmp_path, moment, background):
     setup, whole = saved_often
+    setup = replace(setup, background=background)
     run = tmp_path / "run"
     run.mkdir()
     assert server.attempt(run, setup, (signal.SIGKILL, moment, "save")) == [-signal.SIGKILL]

@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class Setup:
     manual: bool = False  # manual optimization
     sanity: int = 0
     save_every: int = 7
+    background: bool = True  # training goes on while a checkpoint is written
     device: str = "cpu"  # or cuda, with deterministic kernels
     strategy: str = "files"  # or fsdp, folder: checkpoints that are folders, of two ranks and of one
 
@@ -296,7 +298,8 @@ def strategy(setup: Setup) -> Any:
 class Killer(Callback):
     """Sends this process a signal at the n-th Python or C call of a phase: any moment, and the same one each time.
 
-    Phases: `run` (all of it), `validation`, `save`. Python is slowed down by counting, so only that phase is counted.
+    Phases: `run` (all of it, in the main thread), `validation`, `save` (with the thread that writes). Python is slowed
+    down by counting, so only that phase is counted.
 
     Args:
         number: the signal.
@@ -309,6 +312,7 @@ class Killer(Callback):
         self.in_phase = dict.fromkeys(("run", "validation", "save"), 0)  # of them in each phase
         self.entered: dict[str, int] = {}
         self.count: Callable[[], int] = lambda: 0
+        self.in_thread: Callable[..., None] | None = None  # counts what the thread that writes does
 
     def start(self) -> None:
         save = Checkpoints.save
@@ -320,9 +324,11 @@ class Killer(Callback):
             killer.leave("save")
 
         Checkpoints.save = watched
-        os.register_at_fork(after_in_child=lambda: sys.setprofile(None))  # workers count nothing
+        os.register_at_fork(after_in_child=count_nothing)  # in workers
         if self.phase == "run":
             sys.setprofile(self.counter())
+        if self.phase == "save":
+            threading.setprofile(lambda *event: self.in_thread and self.in_thread(*event))
 
     def counter(self) -> Any:
         """A profile function, which Python calls at each call and return."""
@@ -336,6 +342,7 @@ class Killer(Callback):
                 os.kill(os.getpid(), self.number)
 
         self.count = lambda: seen
+        self.in_thread = count if self.phase == "save" else None
         return count
 
     @property
@@ -364,6 +371,11 @@ class Killer(Callback):
         self.leave("validation")
 
 
+def count_nothing() -> None:
+    sys.setprofile(None)
+    threading.setprofile(None)
+
+
 def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
     callbacks: list[Callback] = []
     if setup.stock:
@@ -378,7 +390,8 @@ def trainer(setup: Setup, folder: Path, killer: Killer | None) -> Trainer:
         averaging = dict(
             averaged=lambda: EMA(0.9), both=lambda: EMA(0.9, evaluate="both"), swa=lambda: SWA(1, evaluate="both")
         )
-        callbacks += [ExactResume(seed=3), Checkpoints(every_n_steps=setup.save_every, every_n_minutes=None)]
+        options = dict(every_n_steps=setup.save_every, every_n_minutes=None, background=setup.background)
+        callbacks += [ExactResume(seed=3), Checkpoints(**options)]
         if setup.averaging in averaging:
             callbacks.append(averaging[setup.averaging]())
         logger = MetricsFile(folder)

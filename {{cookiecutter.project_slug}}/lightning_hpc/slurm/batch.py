@@ -102,6 +102,7 @@ def render(
         srun=f"srun --wait={WAIT}",
         file=file,
         slice=resources.slice if kind in SIGNALS else None,
+        notice=resources.signal_seconds if kind in SIGNALS else None,
         missing=" ".join(f"--{key}=…" for key in preset.required if not getattr(resources, key)),
     )
 

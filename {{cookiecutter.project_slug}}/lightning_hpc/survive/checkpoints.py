@@ -1,21 +1,23 @@
 """When to save, what to keep, and how to end a run: the callback Checkpoints.
 
     checkpoints = Checkpoints(every_n_steps=500, every_n_minutes=15)
-    checkpoints.on_save.append(listener)        # on rank 0, after each save: dict(step=…, epoch=…, metrics=…, size=…)
+    checkpoints.on_save.append(listener)        # on rank 0, for each whole checkpoint: dict(step=…, epoch=…, size=…)
     trainer = Trainer(callbacks=[ExactResume(seed), checkpoints], enable_checkpointing=False, default_root_dir=folder)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=found and found.path, weights_only=True)
     except Stopped as stopped:                  # by a signal (signals.py); its checkpoint is saved
         ...
 
+A save copies in memory what it holds. A thread writes the copy while training goes on, and the checkpoint counts when
+it is whole on disk. There is one thread at most: the next save, a signal, and the end of training wait for it. With
+several ranks, or a strategy that writes by itself, training waits for each save (saving/).
+
 What the files are called, and how they are found again: checkpoint_files.py. How one is written: checkpoint_io.py.
 What is in it: exact_resume.py.
 """
 
-import math
 import time
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,25 +30,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 
 from .. import signals
-from ..files import sync_folder
 from ..loading.loaders import ExactLoader
 from ..signals import Stopped
 from ..values.ranks import agree, share_buffers, together
-from .checkpoint_files import (
-    CheckpointError,
-    give_name,
-    read_meta,
-    remove_checkpoint,
-    remove_parts,
-    step_files,
-    whole_one,
-    write_meta,
-)
+from .checkpoint_files import CheckpointError, remove_parts, whole_one
 from .checkpoint_io import AtomicCheckpointIO
 from .exact_resume import check_place
-from .metrics_file import MetricsFile
 from .monitor import Best
-from .whole import finish_folder, is_complete
+from .saving.one_save import Save, copy_for_thread, too_late
 
 
 class Checkpoints(Callback):
@@ -63,10 +54,13 @@ class Checkpoints(Callback):
         keep: how many of the newest checkpoints to keep; with only 1 there is none to go back to when it is damaged.
         full_disk: what to do when a checkpoint can't be written: `go on` without it, or `stop` with the error. Without
             the last one, a run has failed either way.
+        background: whether training goes on while a checkpoint is written, from a copy that takes as much memory as the
+            checkpoint has bytes until then. Where there is no room for it, training waits.
         config: what meta.json says the run's settings are: a path or an identity.
 
     Attributes:
-        on_save: called on rank 0 after each save, in this order, with what meta.json says about the checkpoint.
+        on_save: called in this order on rank 0, when a checkpoint is whole and has its names, with what meta.json says
+            about it; by the thread that has written it, and never twice at once.
         best: best value of the monitored metric so far.
     """
 
@@ -78,14 +72,18 @@ class Checkpoints(Callback):
         mode: Literal["min", "max"] | None = None,
         keep: int = 2,
         full_disk: Literal["go on", "stop"] = "go on",
+        background: bool = True,
         config: str | None = None,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.keep, self.full_disk, self.config = keep, full_disk, config
+        self.background = background
         self.on_save: list[Callable[[dict[str, Any]], Any]] = []
         self.best = Best(monitor, mode)
+        self._pending: Save | None = None  # the save that is being written
+        self._warned: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Right after ExactResume: a checkpoint is cut before any other hook of a batch has run.
@@ -131,13 +129,14 @@ class Checkpoints(Callback):
         if batch_idx < 2 or batch_idx % 50 == 0:  # it takes 5 µs; most libraries are loaded by the first batch
             signals.keep()
 
+        self.settle(wait=False)
         due = self._is_due(trainer)
         reason = signals.received()
         if trainer.world_size > 1:
             due, reason = agree(trainer, due, reason)
 
         if due or reason:
-            self.save(trainer)
+            self.save(trainer, wait=reason is not None)
         if reason:
             raise Stopped(reason)
 
@@ -171,7 +170,7 @@ class Checkpoints(Callback):
             for callback in trainer.callbacks:
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, pl_module)
-            self.save(trainer)
+            self.save(trainer, wait=True)
         raise Stopped(reason)
 
     on_test_batch_start = on_validation_batch_start
@@ -180,121 +179,102 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether these weights are the best so far; they are saved at the next batch start, still unchanged."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            # The next weights are held against a best that is on disk, not against one that may fail to get there.
+            if self._pending is not None and self._pending.is_best:
+                self.settle(wait=True)
             self.best.validated(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save(trainer, last=True)
+        self.save(trainer, wait=True, last=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Whatever ends the run, what is being written is worth waiting for."""
+        try:
+            self.settle(wait=True)
+        except Exception as error:  # the first cause counts
+            rank_zero_warn(str(error))
 
     # How to save
 
-    def save(self, trainer: Trainer, last: bool = False) -> None:
+    def save(self, trainer: Trainer, wait: bool = False, last: bool = False) -> None:
         """Write a checkpoint, on all ranks together.
 
         Args:
             trainer: the Trainer.
+            wait: whether it must be on disk when this returns.
             last: True at the end of training. A run that can't save its result is not done, whatever `full_disk` says.
 
         Raises:
-            CheckpointError: it could not be read again; or it can't be written, and `full_disk` is `stop` or it is the
-                last one.
+            CheckpointError: it, or the one before, could not be read again; or it can't be written, and `full_disk` is
+                `stop` or it is the last one.
         """
-        started, step = time.monotonic(), trainer.global_step
-        path = self.folder / f"step-{step:08d}.ckpt"
+        self.settle(wait=True)
         # Of what is the same on all ranks, a strategy that writes a folder may take any rank's.
         share_buffers(trainer, trainer.lightning_module)
+        save = Save(trainer, self.folder, self.best, self.keep, self.config, self.on_save)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
-        # Ranks wait for each other while they write parts of it, so each action is for all of them or for none.
-        for action in (
-            partial(self._prepare, trainer, checkpoint, path),
-            partial(trainer.strategy.save_checkpoint, checkpoint, path),
-            partial(self._publish, trainer, path, started),
-        ):
-            with signals.undisturbed():
-                problem, stop = together(trainer, action)
-            if problem is not None:
-                break
+        with signals.undisturbed():
+            problem, stop = together(trainer, partial(save.prepare, checkpoint))
+            in_background = problem is None and self.background and not wait and self._begin(save, checkpoint)
+            if problem is None and not in_background:
+                problem, stop = save.write(checkpoint)
 
         # A failed save is not tried again at once but when the next one is due.
-        self._saved_step, self._saved_time = step, time.monotonic()
+        self._saved_step, self._saved_time = save.step, time.monotonic()
         self.best.settle(saved=problem is None)
-        if problem is None:
+        self._conclude(save, problem, stop or last)
+
+    def _begin(self, save: Save, checkpoint: dict[str, Any]) -> bool:
+        """Let a thread write a copy of a checkpoint, where that can be; True if it does."""
+        copy, reason = copy_for_thread(save.trainer, checkpoint)
+        if copy is not None:
+            try:
+                save.begin(copy)
+                self._pending = save
+                return True
+            except RuntimeError as error:
+                reason = str(error)
+
+        if reason is not None:
+            self._warn_once("waits", f"training waits while a checkpoint is written: {reason}")
+        return False
+
+    def settle(self, wait: bool) -> None:
+        """Learn how the save that a thread writes has ended, if there is one.
+
+        Args:
+            wait: whether to wait for its end.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        save = self._pending
+        if save is None or not (wait or save.done):
             return
 
-        problem = f"checkpoint of step {step} could not be written: {problem} ({path}); {whole_one(self.folder)}"
-        if stop or last or self.full_disk == "stop":
+        self._pending = None
+        problem, stop = save.wait()
+        if problem is not None and save.is_best:
+            self.best.lose(save.best_before)
+        self._conclude(save, problem, stop)
+
+    def _conclude(self, save: Save, problem: str | None, stop: bool) -> None:
+        """Warn of a save that has failed, or end the run."""
+        if problem is None:
+            late = too_late(save.entry.get("seconds", 0))
+            if late is not None:
+                self._warn_once("late", late)
+            return
+
+        problem = (
+            f"checkpoint of step {save.step} could not be written: {problem} ({save.path}); {whole_one(self.folder)}"
+        )
+        if stop or self.full_disk == "stop":
             raise CheckpointError(problem)
         rank_zero_warn(f"{problem}; the run continues")
 
-    def _prepare(self, trainer: Trainer, checkpoint: dict[str, Any], path: Path) -> None:
-        """Before a checkpoint is written, by the strategy or by its CheckpointIO."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.sync()  # the rows that a checkpoint counts must be on disk before it is
-
-        # A strategy that writes a folder writes most of it by itself, so it gets what is plain.
-        writer = trainer.strategy.checkpoint_io
-        if isinstance(writer, AtomicCheckpointIO):
-            plain = writer.make_plain(checkpoint)
-            checkpoint.clear()
-            checkpoint.update(plain)
-
-        if path.is_dir() and trainer.is_global_zero:
-            remove_checkpoint(path)  # of an attempt that was killed, or of a future that was left
-
-    def _meta_entry(self, trainer: Trainer, path: Path, started: float) -> dict[str, Any]:
-        """What meta.json says about a checkpoint."""
-        if path.is_dir():
-            written = dict(size=finish_folder(path))
-        else:
-            written = getattr(trainer.strategy.checkpoint_io, "written", {})
-
-        metrics: dict[str, float | None] = {}
-        for name, tensor in sorted(trainer.callback_metrics.items()):
-            value = float(tensor)
-            metrics[name] = value if math.isfinite(value) else None  # JSON has no word for NaN and infinity
-
-        return dict(
-            file=path.name,
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            metrics=metrics,
-            **written,
-            saved=datetime.now().astimezone().isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - started, 3),
-            config=self.config,
-        )
-
-    def _publish(self, trainer: Trainer, path: Path, started: float) -> None:
-        """On rank 0: point last and best to the new file, bring meta.json up to date, and drop old files.
-
-        In this order, so that a kill in between leaves names that point to whole files.
-        """
-        if not trainer.is_global_zero:
-            return
-        entry = self._meta_entry(trainer, path, started)
-        meta = read_meta(self.folder)
-        best = self.folder / "best.ckpt"
-        give_name(path, self.folder / "last.ckpt")
-        if self.best.due:
-            give_name(path, best)
-            meta["best"] = entry | self.best.entry()
-
-        # What lies ahead of this step is damaged, or of a future that was left by resuming from an older checkpoint.
-        files = step_files(self.folder)
-        kept = [step for step, file in files.items() if step <= entry["step"] and is_complete(file)][-self.keep :]
-
-        entries = [old for old in meta.get("kept", []) if old["step"] in kept and old["step"] != entry["step"]]
-        write_meta(self.folder, dict(last=entry, best=meta.get("best"), kept=[*entries, entry]))
-
-        for step in set(files) - set(kept):
-            if files[step].is_dir() and best.is_symlink() and files[step].samefile(best):
-                continue  # a folder has no second name that would keep it
-            remove_checkpoint(files[step])
-        sync_folder(self.folder)
-
-        for listener in self.on_save:
-            try:
-                listener(entry)
-            except OSError as error:
-                rank_zero_warn(f"the checkpoint of step {entry['step']} is written but could not be noted: {error}")
+    def _warn_once(self, what: str, line: str) -> None:
+        if what not in self._warned:
+            rank_zero_warn(line)
+        self._warned.add(what)

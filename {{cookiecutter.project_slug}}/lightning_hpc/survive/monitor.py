@@ -95,6 +95,19 @@ class Best:
             self._saved = self.value
         self.value, self.due = self._saved, False
 
+    def lose(self, saved: float | None) -> None:
+        """Note that the save that was to hold the best has failed after all.
+
+        Args:
+            saved: the value of best.ckpt before it.
+        """
+        self.value, self.due, self._saved = saved, False, saved
+
+    @property
+    def saved(self) -> float | None:
+        """The value of best.ckpt."""
+        return self._saved
+
     def entry(self) -> dict[str, Any]:
         """What meta.json says about it."""
         return dict(monitor=self.monitor, mode=self.direction, value=self.value)

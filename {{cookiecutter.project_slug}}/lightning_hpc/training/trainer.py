@@ -150,7 +150,7 @@ def all_callbacks(cli: CLI, run: Run, shows_bar: bool) -> list[Callback]:
     # Second: a checkpoint is cut at the start of a batch, before any other hook has changed something.
     checkpoints = Checkpoints(**config.checkpoints, config=run.identity)
     if rank_zero_only.rank == 0:
-        checkpoints.on_save.append(partial(note_checkpoint, run.folder, checkpoints))
+        checkpoints.on_save.append(partial(note_checkpoint, run.folder))
     callbacks.append(checkpoints)
 
     # A folder that is another process's by now must get nothing more.
@@ -200,11 +200,11 @@ def chosen_callbacks(cli: CLI, shows_bar: bool) -> list[Callback]:
     return [callback for callback in chosen if not isinstance(callback, tuple(useless))]
 
 
-def note_checkpoint(folder: RunFolder, checkpoints: Checkpoints, entry: dict[str, Any]) -> None:
+def note_checkpoint(folder: RunFolder, entry: dict[str, Any]) -> None:
     """Write into status.json how far the newest checkpoint is. From now on a restart resumes from it."""
-    best = checkpoints.best
+    best = entry["best_so_far"]
     place = dict(step=entry["step"], epoch=entry["epoch"], resume=None, save_seconds=entry["seconds"])
-    folder.update(**place, monitor=best.monitor, mode=best.direction, best=best.value)
+    folder.update(**place, monitor=best["monitor"], mode=best["mode"], best=best["value"])
 
 
 def data_setting(config: Namespace, name: str) -> Any:
