@@ -21,6 +21,7 @@ from lightning_hpc.survive.checkpoint_files import (
 )
 from lightning_hpc.survive.checkpoint_io import unusable
 from lightning_hpc.survive.checkpoints import Checkpoints
+from lightning_hpc.survive.whole import COMPLETE
 
 
 class Folders(SingleDeviceStrategy):
@@ -88,6 +89,18 @@ def test_a_folder_that_was_not_written_to_its_end_is_removed_and_never_counts_as
     with pytest.warns(UserWarning, match="of step 7 could not be written: .*; the one of step 6 is still there"):
         fit(tmp_path, Checkpoints(every_n_steps=1, monitor=None), resume=found.path, strategy=Killed(), epochs=2)
     assert list(step_files(folder)) == [6, 8]
+
+
+def test_a_kill_in_the_first_save_of_a_folder_leaves_no_checkpoint(tmp_path):
+    """One that was whole once, and is not now, is another matter: it may be worth restoring."""
+    folder = tmp_path / "checkpoints"
+    (folder / "step-00000005.ckpt").mkdir(parents=True)
+    (folder / "step-00000005.ckpt" / "__0_0.distcp").write_bytes(b"as large as a whole one")
+    assert find_checkpoint(folder, check=unusable) is None
+
+    (folder / "step-00000005.ckpt" / COMPLETE).write_text('{"__0_0.distcp": 99}')
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints in .* is whole"):
+        find_checkpoint(folder, check=unusable)
 
 
 def test_checkpoints_that_are_folders_are_taken_by_their_path_also_from_lightning(tmp_path):

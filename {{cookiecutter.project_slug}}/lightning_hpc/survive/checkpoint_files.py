@@ -241,7 +241,7 @@ def check_nothing_lost(folder: RunFolder) -> None:
 
 
 def _newest_whole(folder: Path, check: Callable[[Path], str | None]) -> Found | None:
-    """The newest checkpoint that is not damaged; None if there is no checkpoint at all.
+    """The newest checkpoint that is not damaged; None if there has never been a whole one.
 
     Raises:
         CheckpointError: there are some, but all are damaged.
@@ -254,13 +254,16 @@ def _newest_whole(folder: Path, check: Callable[[Path], str | None]) -> Found | 
             candidates.append(file)
 
     damaged: list[str] = []
+    any_was_whole = False
     for file in candidates:
         problem = check(file)
         if problem is None:
             return _described(file, damaged)
         damaged.append(f"checkpoint {file} is damaged: {problem}")
+        any_was_whole = any_was_whole or is_complete(file)
 
-    if damaged:
+    # A kill in the very first save of a folder leaves one that never was a checkpoint.
+    if any_was_whole:
         raise CheckpointError(
             f"none of the {len(damaged)} checkpoints in {folder} is whole; restore one, or start afresh with "
             f"--resume never; the newest: {problem}"
