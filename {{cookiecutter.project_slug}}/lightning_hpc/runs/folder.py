@@ -26,7 +26,7 @@ from .owner import TakenOver, first_job, owner, restarts
 EXIT_CODES = {"done": 0, "failed": 1, "preempted": 75, "time limit": 76, "interrupted": 130}
 
 RESERVE = 2**16  # bytes that a running run keeps for its status.json, which is far smaller
-_writing = threading.RLock()  # threads that save and upload write status.json too; a signal's handler may come in between
+_writing = threading.RLock()  # threads that save and upload write status.json too; so may a signal's handler
 
 
 def now() -> str:
