@@ -14,13 +14,14 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ...values.ranks import together
-from ..checkpoint_files import publish, remove_checkpoint
+from ..checkpoint_files import remove_checkpoint
 from ..checkpoint_io import AtomicCheckpointIO
 from ..metrics_file import MetricsFile
 from ..monitor import Best
 from ..whole import finish_folder
 from .background import InBackground
 from .copies import Copier, NotCopied, bytes_of, has_room
+from .publish import publish
 
 Listeners = Sequence[Callable[[dict[str, Any]], Any]]
 
