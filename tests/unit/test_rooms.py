@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "logs": set(),
     "notify": set(),
     "printing": set(),
+    "stand_ins": set(),
     "private_names": {"settings"},
     # All that a door needs, late.
     "entrance": {
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     "code": {"settings", "files"},
     "survive": {"loading", "values", "runs", "files", "signals"},
     "values": {"signals", "files"},
-    "trackers": {"settings", "runs", "failures", "private_names"},
+    "trackers": {"settings", "runs", "failures", "private_names", "stand_ins"},
     "attempts": {"mirror", "code", "runs", "settings", "survive", "signals", "processes", "failures", "logs", "files"},
     "data": {"settings", "files", "locks"},
     "modules": {"settings", "runs", "failures", "logs"},
@@ -73,6 +74,7 @@ MAY_IMPORT = {
         "modules",
         "private_names",
         "provenance",
+        "stand_ins",
         "trackers",
         "mirror",
     },
@@ -98,6 +100,7 @@ MAY_IMPORT = {
         "failures",
         "files",
         "notify",
+        "stand_ins",
     },
     "sweeps": {
         "results",
@@ -111,6 +114,7 @@ MAY_IMPORT = {
         "notify",
         "logs",
         "private_names",
+        "stand_ins",
     },
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .stand_ins import import_torchmetrics
+
 if TYPE_CHECKING:
     from .training.evaluate import load
 
@@ -14,6 +16,7 @@ def __getattr__(name: str) -> Any:
     """Import `load` when it is first asked for: torch takes seconds, and help and planning need none."""
     if name != "load":
         raise AttributeError(f"module {__name__} has no attribute {name}")
+    import_torchmetrics()
     return importlib.import_module(f"{__name__}.training.evaluate").load
 
 

@@ -48,7 +48,7 @@ def select_layers(model: nn.Module, patterns: Sequence[str] | None = None) -> tu
             )
         for name in names:
             # A glob passes over lists, losses and metrics; a full name means what it says.
-            if name == pattern or not isinstance(modules[name], LISTS + NOT_LAYERS):
+            if name == pattern or not is_a(modules[name], LISTS + NOT_LAYERS):
                 layers[name] = modules[name]
 
     # A module that is known by several names counts once, by the first of them.
@@ -61,6 +61,11 @@ def matching_names(pattern: str, names: Mapping[str, Any]) -> list[str]:
     """The names that match a glob, in order: ``*`` and ``?`` stop at a dot, ``**`` doesn't."""
     regex = re.escape(pattern).replace(r"\*\*", ".*").replace(r"\*", "[^.]*").replace(r"\?", "[^.]")
     return [name for name in names if re.fullmatch(regex, name)]
+
+
+def is_a(module: nn.Module, kinds: tuple[type, ...]) -> bool:
+    """`isinstance`, without going through all metrics there are, as it does for an abstract class such as Metric."""
+    return any(kind in type(module).__mro__ for kind in kinds)
 
 
 def default_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -79,7 +84,7 @@ def layer_children(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
     """A module's children by name, those of an nn.Sequential or a list of modules in its place."""
     layers: dict[str, nn.Module] = {}
     for name, child in model.named_children():
-        if isinstance(child, NOT_LAYERS + NO_NEW_OUTPUT):
+        if is_a(child, NOT_LAYERS + NO_NEW_OUTPUT):
             continue
         if isinstance(child, (nn.Sequential, *LISTS)):
             layers |= layer_children(child, f"{prefix}{name}.")

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .gram import CKAError
-from .layers import NOT_LAYERS, select_layers
+from .layers import NOT_LAYERS, is_a, select_layers
 from .map import replacing
 
 
@@ -28,7 +28,7 @@ def recorded_module(pl_module: nn.Module, name: str | None = None) -> nn.Module:
     if not isinstance(pl_module, LightningModule):
         return pl_module
 
-    children = {key: child for key, child in pl_module.named_children() if not isinstance(child, NOT_LAYERS)}
+    children = {key: child for key, child in pl_module.named_children() if not is_a(child, NOT_LAYERS)}
     if name is not None:
         if name not in children:
             raise CKAError(f"CKA: {type(pl_module).__name__} has no module {name!r}; it has {', '.join(children)}")

@@ -29,6 +29,7 @@ from ..scheduler.commands import PAUSES
 from ..scheduler.jobs import Element
 from ..settings.errors import SettingsError
 from ..settings.places import quoted
+from ..stand_ins import import_torchmetrics
 from .asked import about_slices, asked_for
 from .batch import render
 from .done import already_done, linkable
@@ -243,6 +244,7 @@ def send_in_waves(
 
 def check_plan(planned: Plan) -> None:
     """Check every run with Train.py's own parser; the first wrong one stops everything."""
+    import_torchmetrics()
     from ..settings.parser import check_all  # imports torch
 
     total, terminal = len(planned.runs), sys.stderr.isatty()

@@ -17,6 +17,7 @@ from ..runs import space
 from ..settings.errors import SettingsError
 from ..settings.flat import relative_to_project
 from ..settings.places import command, shown
+from ..stand_ins import import_torchmetrics
 from .local_sweep import LocalSweep
 from .server import serve
 from .sweep_file import Sweep, find_sweep_file, read_sweep
@@ -163,6 +164,7 @@ def check_sweep(sweep: Sweep, root: Path, metric: bool) -> None:
     # All of them before torch is imported: unknown files and keys are found at once.
     runs = list(sweep.runs_to_check(root))
     start_terminal()
+    import_torchmetrics()
     from ..settings.parser import check_all
 
     check_all(runs)

@@ -20,6 +20,7 @@ from ..private_names import check_wandb
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
 from ..settings.places import quoted
+from ..stand_ins import without_job_queues
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -103,13 +104,15 @@ class WandB(Tracker, WandbLogger):
         # run can neither upload what is left nor say that it was preempted.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP})
         try:
-            run = super().experiment
+            with without_job_queues():
+                run = super().experiment
         except wandb.Error as error:  # the server is away or does not take the key; that must not cost the run
             reason = str(error).splitlines()[-1]
             logger.warning(f"warning: W&B can't be reached, so this run is recorded offline: {reason}")
             wandb.teardown()  # otherwise the id counts as in use
             self.go_offline()
-            run = super().experiment
+            with without_job_queues():
+                run = super().experiment
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

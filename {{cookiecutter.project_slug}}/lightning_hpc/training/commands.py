@@ -16,6 +16,7 @@ from ..runs.owner import first_job
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError, did_you_mean
 from ..settings.flat import read_settings
+from ..stand_ins import import_torchmetrics
 
 COMMANDS = {
     "fit": "train; started again with the same settings, it resumes where it was",
@@ -134,6 +135,7 @@ def carry_out(run: Run, root: Path) -> int:
     Raises:
         SettingsError, CheckpointError: what was asked for is wrong or missing; nothing has been written.
     """
+    import_torchmetrics()
     check_packages()  # first: what is missing would fail below, and not say what to do
 
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -165,6 +167,7 @@ def fetch(run: Run, root: Path) -> int:
         run: a run with this data.
         root: the project's folder, whose configs/ know the cluster.
     """
+    import_torchmetrics()
     from ..data.staging import DownloadError, touch
     from ..settings.parser import CLI
 
