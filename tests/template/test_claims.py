@@ -141,7 +141,7 @@ def test_variables_that_are_read_are_in_the_reference():
     """Those that a launcher sets are not listed; nor are those that the machine room sets for its own processes."""
     launchers = ("SLURM", "SBATCH_", "OMPI_", "TORCHELASTIC", "KUBERNETES_", "WANDB_SWEEP", "WANDB_RUN", "GIT_")
     own = {"JOB_BEGAN", "RESUBMITTED", "RESUBMITTED_FROM", "SWEEP_AGENT_LEAVING", "LIGHTNING_HPC_TRIAL"}
-    own |= {"RANK", "LOCAL_RANK", "MASTER_PORT", "PATH", "RSYNC_RSH"}
+    own |= {"SIGNAL_SECONDS", "RANK", "LOCAL_RANK", "MASTER_PORT", "PATH", "RSYNC_RSH"}
     section = text_of(DOCS / "reference.md").split("## Environment variables")[1]
     listed = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
     for file in MACHINE_ROOM.rglob("*.py"):
