@@ -80,6 +80,9 @@ def warm_up(project):
     import wandb  # noqa: F401 - a fork needs it, but this run must not appear there
 
     from lightning_hpc.entrance import train
+    from lightning_hpc.warm import Warm
+
+    Warm.get_ready = lambda *_: False  # programs are forked from here, and from no other warm parent
 
     quick = "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --trainer.accelerator=cpu --cka=null".split()
     quick.append("--trainer.logger=false")

@@ -141,5 +141,5 @@ def test_a_fold_that_fails_ends_the_command_with_its_code(train, project, tmp_pa
     from lightning_hpc.training import crossvalidation
 
     started = []
-    monkeypatch.setattr(crossvalidation, "train", lambda wanted, root: started.append(wanted) or 1)
+    monkeypatch.setattr(crossvalidation, "train", lambda wanted, *_: started.append(wanted) or 1)
     assert train("crossvalidate", "--folds=3").code == 1 and len(started) == 1

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "notify": set(),
     "printing": set(),
     "stand_ins": set(),
+    "warm": {"processes", "stand_ins", "logs"},
     "private_names": {"settings"},
     # All that a door needs, late.
     "entrance": {
@@ -77,6 +78,7 @@ MAY_IMPORT = {
         "stand_ins",
         "trackers",
         "mirror",
+        "warm",
     },
     "export": {"training", "survive", "settings", "logs"},
     "locks": set(),
@@ -115,6 +117,7 @@ MAY_IMPORT = {
         "logs",
         "private_names",
         "stand_ins",
+        "warm",
     },
 }
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "matplotlib", "pandas", "scipy", "sklearn", "transformers"}

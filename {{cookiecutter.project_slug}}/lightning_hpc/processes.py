@@ -38,6 +38,7 @@ class Child:
         dies_with_parent: ask it to save and end when this process is killed.
         grace: seconds that it has after a signal was handed on; then it is killed.
         output: the file that gets what it prints; None: it prints where this process does.
+        warm: a warm parent (warm.py), which forks the program if it can; own_group is as the parent's then.
     """
 
     def __init__(
@@ -48,11 +49,15 @@ class Child:
         dies_with_parent: bool = True,
         grace: float = GRACE,
         output: IO[Any] | None = None,
+        warm: Any = None,
     ) -> None:
         self.grace = grace
         self.reason: str | None = None  # of the first signal that was handed on
         self.deadline: float | None = None  # when its grace is over
-        self.process = subprocess.Popen(
+        forked = None
+        if warm is not None:
+            forked = warm.fork(command, os.environ if environment is None else environment)
+        self.process = forked or subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL if own_group else None,

@@ -12,6 +12,7 @@ from ..notify import notify_once
 from ..processes import Child, trial_environment
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..signals import REASONS, on_signal
+from ..warm import Warm
 from .local_sweep import LocalSweep
 from .search import should_stop
 from .trial import KILLED, Trial
@@ -37,6 +38,7 @@ class LocalAgent:
         self.slot = slot()
         self.leaving: signal.Signals | None = None  # the signal that asks this agent to leave
         self.child: Child | None = None
+        self.warm = Warm(root)
 
     @property
     def reason(self) -> str | None:
@@ -46,6 +48,11 @@ class LocalAgent:
     def run(self) -> int:
         """Run trials; returns the exit code."""
         on_signal(self.leave)
+        with self.warm:
+            return self.run_trials()
+
+    def run_trials(self) -> int:
+        """Take trials and carry them out; returns the exit code."""
         ended, failed = 0, 0
         while self.reason is None and (self.count is None or ended < self.count):
             claimed = self.local.claim(self.slot)
@@ -150,7 +157,9 @@ class LocalAgent:
             its exit code, and whether early termination has stopped it.
         """
         command = [sys.executable, str(self.root / "Train.py"), *arguments]
-        self.child = Child(command, trial_environment())
+        environment = trial_environment()
+        self.warm.get_ready(environment)
+        self.child = Child(command, environment, warm=self.warm)
         if self.leaving is not None:  # the signal came while it was being started
             self.child.hand_on(signal.SIGTERM)
 

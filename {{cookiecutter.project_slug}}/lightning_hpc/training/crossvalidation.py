@@ -24,6 +24,7 @@ from ..runs.identity import short_name
 from ..runs.run import Run, read_command_line
 from ..settings.command_line import take_options
 from ..settings.errors import SettingsError
+from ..warm import Warm
 
 QUESTIONS = {"-h", "--help", "--print_config"}  # they are answered by `fit`, and nothing is trained
 
@@ -48,7 +49,7 @@ def crossvalidate(arguments: Sequence[str], root: Path) -> int:
     if not isinstance(count, int) or count < 2:
         raise SettingsError(f"--folds must be a whole number from 2 on, got {count}")
     if QUESTIONS & set(settings):
-        return train(whole, root)
+        return train(whole, root, os.environ)
 
     folds = [read_command_line("fit", [*settings, f"--data.fold={fold}"], root) for fold in range(count)]
     code = train_folds(folds, root, again=whole.settings.flat.get("resume") == "never")
@@ -76,6 +77,13 @@ def train_folds(folds: Sequence[Run], root: Path, again: bool) -> int:
         root: the project's folder.
         again: True if folds that are done are trained anew.
     """
+    environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
+    with Warm(root, own_group=False) as warm:
+        return train_one_by_one(folds, root, again, environment, warm)
+
+
+def train_one_by_one(folds: Sequence[Run], root: Path, again: bool, environment: Mapping[str, str], warm: Warm) -> int:
+    """The same, with the folds' environment and the warm parent that forks them."""
     for number, fold in enumerate(folds, start=1):
         done = fold.folder.status().get("state") == "done"
         if done and not again:
@@ -86,18 +94,18 @@ def train_folds(folds: Sequence[Run], root: Path, again: bool) -> int:
         print(f"fold {number} of {len(folds)}", flush=True)
 
         # A signal may have come between two folds, when there was none to hand it on to.
+        warm.get_ready(environment)
         stopped = signals.received()
-        code = EXIT_CODES[stopped] if stopped else train(fold, root)
+        code = EXIT_CODES[stopped] if stopped else train(fold, root, environment, warm)
         if code != 0:
             return code
     return 0
 
 
-def train(run: Run, root: Path) -> int:
+def train(run: Run, root: Path, environment: Mapping[str, str], warm: Warm | None = None) -> int:
     """Run one fold in a process of its own, and hand on the signal that is to stop it; returns its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
     command = [sys.executable, str(root / "Train.py"), "fit", *run.typed]
-    fold = Child(command, environment, own_group=False)
+    fold = Child(command, environment, own_group=False, warm=warm)
     wait_and_hand_on(fold)
     return fold.exit_code(EXIT_CODES)
 
