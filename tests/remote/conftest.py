@@ -1,5 +1,6 @@
 """Places where files can be put: real servers on the loopback interface, each started once."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ def s3() -> Iterator[FaultyProxy]:
     """moto's server, in this process, behind a proxy."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the terminal belongs to the tests
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

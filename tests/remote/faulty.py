@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -54,13 +55,14 @@ class FaultyProxy:
         url: its own address.
         fault: what it does wrong; None: nothing.
         requests: "METHOD PATH" of all requests so far.
-        secrets: what clients have sent as Authorization.
+        watch: called with each request before it is passed on; True: it is dropped.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
         self.fault: Fault | None = None
         self.requests: list[str] = []
+        self.watch: Callable[[str], bool] = lambda request: False
         self.lock = threading.Lock()
         outer = self
 
@@ -93,6 +95,8 @@ class FaultyProxy:
         """The fault that this request gets."""
         with self.lock:
             self.requests.append(request)
+            if self.watch(request):
+                return Fault(dropped=True)
             fault = self.fault
             if fault is None or not re.search(fault.only, request) or fault.times == 0:
                 return None
