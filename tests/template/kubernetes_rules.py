@@ -24,7 +24,7 @@ def faults(manifests: list[Manifest]) -> list[str]:
     for manifest in manifests:
         name = f"{manifest['kind']}/{manifest['metadata']['name']}"
         found += [f"{name}: {fault}" for fault in faults_of(manifest)]
-    return found + list(of_services(manifests))
+    return found + list(of_services(manifests)) + list(of_claims(manifests))
 
 
 def faults_of(manifest: Manifest) -> Iterator[str]:
@@ -38,8 +38,6 @@ def faults_of(manifest: Manifest) -> Iterator[str]:
         yield from of_deployment(spec)
     if kind in ("Job", "Deployment"):
         yield from of_pod(spec["template"]["spec"])
-    if kind == "PersistentVolumeClaim" and spec["accessModes"] != ["ReadWriteMany"]:
-        yield "pods on other nodes can't have it: it is not ReadWriteMany"
     if kind == "ConfigMap" and sum(map(len, manifest.get("data", {}).values())) > LARGEST_CONFIG_MAP:
         yield "it is larger than 1 MiB"
     if kind == "Secret":
@@ -175,3 +173,13 @@ def of_services(manifests: list[Manifest]) -> Iterator[str]:
         }
         if any(port["targetPort"] not in open_ports for port in service["spec"]["ports"] if found):
             yield f"Service/{service['metadata']['name']}: its pods have no such port"
+
+
+def of_claims(manifests: list[Manifest]) -> Iterator[str]:
+    """A claim for one node keeps the pods of a Job off all others, and a Job's pods wait for each other."""
+    claims = {each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "PersistentVolumeClaim"}
+    for job in (each for each in manifests if each["kind"] == "Job"):
+        for volume in job["spec"]["template"]["spec"].get("volumes", ()):
+            claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+            if claim in claims and claims[claim]["accessModes"] != ["ReadWriteMany"]:
+                yield f"PersistentVolumeClaim/{claim}: pods on other nodes can't have it: it is not ReadWriteMany"

@@ -23,6 +23,8 @@ CONTAINER_FILES = {"Dockerfile", ".dockerignore", "compose.yaml", ".devcontainer
 KUBERNETES_FILES = {
     "kubernetes/base/kueue.yaml",
     "kubernetes/base/kustomization.yaml",
+    "kubernetes/base/local-sweeps.yaml",
+    "kubernetes/base/mirror.yaml",
     "kubernetes/base/no-gpu.yaml",
     "kubernetes/base/pod.yaml",
     "kubernetes/base/priority.yaml",

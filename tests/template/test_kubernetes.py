@@ -19,7 +19,7 @@ import yaml
 
 TOOLS = Path(sys.executable).parent
 FOLDERS = ("storage", "run", "agents", "sweep-server")
-OPTIONS = ("kueue", "priority", "spot", "no-gpu", "settings")
+OPTIONS = ("kueue", "priority", "spot", "no-gpu", "settings", "mirror", "local-sweeps")
 
 
 def build(folder: Path) -> list[dict]:
@@ -84,6 +84,8 @@ def test_options_are_laid_over_by_one_line(option, bake, bake_to_edit, tmp_path)
         "priority": pod.get("priorityClassName") == "low-priority",
         "spot": "nodeSelector" in pod and "tolerations" in pod,
         "no-gpu": "nvidia.com/gpu" not in pod["containers"][0]["resources"]["limits"],
+        "mirror": {"runs", "data"} <= {volume["name"] for volume in pod["volumes"] if volume.get("emptyDir") == {}},
+        "local-sweeps": any(mount["name"] == "sweeps" for mount in pod["containers"][0]["volumeMounts"]),
         "settings": any(mount.get("subPath") == "base.yaml" for mount in pod["containers"][0]["volumeMounts"]),
     }
     assert [name for name, is_seen in seen.items() if is_seen] == [option]
@@ -139,7 +141,6 @@ SPOILED = [
     ("sweep-server", "select its own pods", {("spec", "template", "metadata", "labels", "app"): "other"}),
     ("sweep-server", "it selects no pod", {("spec", "template", "metadata", "labels", "app"): "other"}),
     ("sweep-server", "no such port", {(*CONTAINER, "ports", 0, "name"): "web"}),
-    ("storage", "not ReadWriteMany", {("spec", "accessModes"): ["ReadWriteOnce"]}),
 ]
 
 
@@ -150,7 +151,7 @@ as_delivered = functools.cache(kustomize)  # for tests that change what has been
 def test_what_a_server_rejects_is_noticed(folder, fault, changes, bake):
     manifests = list(yaml.safe_load_all(as_delivered(bake(deployment="docker-kubernetes") / "kubernetes" / folder)))
     assert kubernetes_rules.faults(manifests) == []
-    kind = {"agents": "Job", "sweep-server": "Deployment", "storage": "PersistentVolumeClaim"}[folder]
+    kind = {"agents": "Job", "sweep-server": "Deployment"}[folder]
     spoiled = next(manifest for manifest in manifests if manifest["kind"] == kind)
     for (*way, last), value in changes.items():
         place = spoiled
@@ -170,3 +171,13 @@ def test_other_kinds_are_looked_at_too():
         [{"kind": "Service", "metadata": {"name": "007"}, "spec": {"selector": {}, "ports": []}}]
     )[:1]
     assert "stands in a file" in secret and "1 MiB" in large and "no DNS label" in service
+
+
+def test_a_claim_for_one_node_is_noticed(bake):
+    project = bake(deployment="docker-kubernetes")
+    manifests = [each for folder in ("storage", "agents") for each in build(project / "kubernetes" / folder)]
+    assert kubernetes_rules.faults(manifests) == []
+    claim = next(each for each in manifests if each["metadata"]["name"].endswith("-runs"))
+    claim["spec"]["accessModes"] = ["ReadWriteOnce"]
+    (fault,) = kubernetes_rules.faults(manifests)
+    assert "not ReadWriteMany" in fault

@@ -4,6 +4,7 @@ There is no cluster. A folder with a copy of the project stands for the image an
 `kubectl exec`; the commands, their arguments and their variables are those of the manifests, and so are the signals.
 """
 
+import json
 import os
 import signal
 import socket
@@ -247,6 +248,37 @@ def test_one_run_of_its_own(rendered, pod_folder):
     quick["trainer"] |= {"max_epochs": 1, "limit_train_batches": 2}
     settings.write_text(yaml.safe_dump(quick | {"cka": None}))
     assert "run folder" in ended(Pod(pod_folder, job).start())
+
+
+@pytest.mark.slow
+def test_with_a_mirror_a_new_pod_goes_on_in_an_empty_folder(rendered, pod_folder, tmp_path):
+    """The mirror is a folder here; the settings are those that base/mirror.yaml names."""
+    project, _ = rendered
+    (job,) = build_elsewhere(project / "kubernetes" / "run")
+    note = (project / "kubernetes" / "base" / "mirror.yaml").read_text()
+    mirror = yaml.safe_load(note.split("mirror:", 1)[1].splitlines()[0])
+    assert mirror.pop("url").startswith("s3://")
+    settings = pod_folder / "configs" / "base.yaml"
+    quick = yaml.safe_load(settings.read_text())
+    quick["trainer"] |= {"max_epochs": 8, "limit_train_batches": 20}
+    quick["checkpoints"]["every_n_steps"] = 20
+    quick |= {"cka": None, "mirror": mirror | {"url": f"file://{tmp_path}/bucket", "every_n_minutes": 0.02}}
+    settings.write_text(yaml.safe_dump(quick))
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", pod_folder, other], check=True)
+
+    (tmp_path / "bucket").mkdir()
+    first = Pod(pod_folder, job).start()
+    bucket = tmp_path / "bucket"
+
+    def has_a_checkpoint() -> bool:
+        return any(json.loads(file.read_text())["checkpoints"] for file in bucket.glob("*/latest.json"))
+
+    wait_for(has_a_checkpoint, first)
+    first.kill()  # the node is gone, and what was in the pod with it
+    first.wait()
+    said = ended(Pod(other, job).start())
+    assert "resum" in said.lower(), said
 
 
 @pytest.mark.slow
