@@ -23,6 +23,7 @@ PAGES = sorted(page for folder in FOLDERS for page in folder.glob("*.md"))
 NOT_HERE = {
     "cka/epoch-NNN.npz",
     "kubernetes/train-job.yaml",
+    "latest.json",
     ".cruft.json",
     ".old/",
     "cross-validation.json",

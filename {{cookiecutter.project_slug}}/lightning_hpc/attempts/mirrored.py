@@ -21,6 +21,7 @@ from ..mirror.staging import FOLDER
 from ..mirror.upload import About, Upload
 from ..processes import is_other_rank
 from ..runs.folder import RunFolder
+from ..runs.owner import restarts
 from ..runs.run import Run
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, step_files
 from ..survive.checkpoint_io import unusable
@@ -154,15 +155,20 @@ def ask(run: Run, settings: Mirror, fresh: bool) -> Mirrored:
     Raises:
         MirrorError: it could not be asked, or another machine has it.
     """
-    mirror = asked(functools.partial(open_run, settings, run.identity), str(settings.url))
-    pointer = asked(mirror.read, mirror.address)
+    mirror = asked(functools.partial(open_run, settings, run.identity))
+    pointer = asked(mirror.read)
     if pointer is not None:
         me = new_owner(run.folder.path, note=False)
-        check_free(pointer, me, settings.patience, lambda: asked(mirror.read, mirror.address), say)
-        return Mirrored(run, settings, mirror, asked(mirror.read, mirror.address), fresh)
+        check_free(pointer, me, settings.patience, lambda: asked(mirror.read), say)
+        pointer = asked(mirror.read)
+        if fresh and pointer is not None and restarts() and not run.folder.status():
+            # A job that was put back, on another machine: --resume never was meant for its first start.
+            Fetcher(mirror, run.folder.path, unusable).small(pointer)
+            fresh = run.folder.resume_now("never") == "never"
+        return Mirrored(run, settings, mirror, pointer, fresh)
 
     # A pointer is the first thing that is written there. Without it, something has been lost.
-    if not fresh and any(name.startswith("checkpoints/") for name in asked(mirror.sizes, mirror.address)):
+    if not fresh and any(name.startswith("checkpoints/") for name in asked(mirror.sizes)):
         raise MirrorError(
             f"{mirror.address} has checkpoints of this run and no latest.json, which says what counts: restore it, "
             f"{GO_WITHOUT}, or start afresh with --resume never"

@@ -168,6 +168,8 @@ def standing(
         shown, why = "waiting", reason
     elif state == "failed":
         shown, why = "failed", reason
+    elif state == "running" and status.get("fetched"):
+        shown, why = "running", f"on {status['fetched']['host']}, as its mirror said at {status['fetched']['time']}"
     elif state == "running" and asked:
         shown, why = "lost", "its job has gone without a word: killed, out of memory or out of time"
     elif state == "running":

@@ -61,6 +61,13 @@ def advice(experiment: Experiment, stand: Sequence[Standing], silence: str | Non
         lines.append(f"the canary (run {first.index}) has failed, so the others were not started: {first.reason}")
     if failed:
         lines.append(f"why run {failed[0].index} failed: {experiment.log(failed[0].index)}")
+    behind = [run for run in stand if (run.status.get("mirror") or {}).get("problem")]
+    if behind:
+        problem = behind[0].status["mirror"]["problem"]
+        push = command("Train.py", "push", behind[0].folder)
+        lines.append(
+            f"the mirror lacks the newest checkpoint of {len(behind)} run(s): {problem}. When it is mended: {push}"
+        )
     if states & {"failed", "stopped", "lost", "waiting"}:
         lines.append(f"to continue: {command('SlurmTrain.py', 'retry', experiment.shown)}")
     return lines

@@ -66,7 +66,7 @@ def push(argv: Sequence[str], root: Path) -> int:
     with folder.locked():
         status = folder.status()
         mirror = RunMirror(opened(settings), str(status.get("identity")))
-        pointer = asked(mirror.read, mirror.address)
+        pointer = asked(mirror.read)
         check_may_push(pointer, folder, mirror)
 
         about = About(mirror.identity, status.get("name", path.parent.name), path.name)
@@ -86,7 +86,7 @@ def check_may_push(pointer: Pointer | None, folder: RunFolder, mirror: RunMirror
     if pointer is None:
         return
     me = new_owner(folder.path, note=False)
-    check_free(pointer, me, pointer.notice, lambda: asked(mirror.read, mirror.address), print)
+    check_free(pointer, me, pointer.notice, lambda: asked(mirror.read), print)
     here = [step for step, path in step_files(folder.path / "checkpoints").items() if is_complete(path)]
     if pointer.step > max(here, default=0):
         raise MirrorError(
@@ -102,7 +102,7 @@ def upload_all(upload: Upload, dry_run: bool) -> int:
         pieces = set(upload.staging.small_files())
         for staged in (newest, best):
             pieces |= set(staged.copy().pieces) if staged else set()
-        there = asked(upload.mirror.sizes, upload.mirror.address)
+        there = asked(upload.mirror.sizes)
         missing = [piece for piece in pieces if there.get(piece.name) != piece.size]
         print(listing(missing))
         print(f"{total(missing)} would go to {upload.mirror.address}; nothing was sent")
@@ -156,7 +156,7 @@ def pull(argv: Sequence[str], root: Path) -> int:
 
     for identity in identities:
         mirror = RunMirror(store, identity)
-        pointer = asked(mirror.read, mirror.address)
+        pointer = asked(mirror.read)
         if pointer is None:
             raise SettingsError(f"{mirror.address}: there is no such run in the mirror")
         pull_one(mirror, pointer, shown(runs), arguments)
@@ -199,7 +199,7 @@ def pull_one(mirror: RunMirror, pointer: Pointer, runs: Path, arguments: argpars
         fetcher = Fetcher(mirror, folder.path, damage, tell=lambda line: print(f"  {line}", flush=True))
         fetched = fetcher.small(pointer) if arguments.small else fetcher.newest(pointer)
         note = dict(time=now(), host=pointer.owner.get("host"), ended=pointer.released)
-        folder.update(fetched=note, updated_there=folder.status().get("updated"))
+        folder.update(fetched=note)
     for line in fetched.damaged:
         print(f"warning: {line}")
     print(f"fetched {fetched.files} files, {fetched.size / 1e6:,.1f} MB")
@@ -247,12 +247,12 @@ def opened(settings: Mirror) -> Store:
     Raises:
         MirrorError: it can't be asked.
     """
-    return asked(lambda: open_store(str(settings.url), public=settings.public), str(settings.url))
+    return asked(lambda: open_store(str(settings.url), public=settings.public))
 
 
 def all_runs(store: Store) -> list[str]:
     """The identities of all runs in a mirror."""
-    names = asked(lambda: store.list(""), store.address)
+    names = asked(lambda: store.list(""))
     return [name.split("/")[0] for name in names if name.count("/") == 1 and name.endswith(f"/{POINTER}")]
 
 

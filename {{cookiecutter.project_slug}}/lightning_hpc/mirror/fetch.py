@@ -46,7 +46,7 @@ class Damaged(Exception):
     """A file in the mirror is not what the pointer says; the message is one line."""
 
 
-def asked(question: Callable[[], Answer], address: str) -> Answer:
+def asked(question: Callable[[], Answer]) -> Answer:
     """Ask a mirror, for about a minute if it does not answer.
 
     Raises:
@@ -60,8 +60,8 @@ def asked(question: Callable[[], Answer], address: str) -> Answer:
         except StoreError as error:
             if error.permanent or pause is None:
                 raise MirrorError(
-                    f"could not look into the mirror {address}: {error}. Nothing was started, since there may be a "
-                    f"newer checkpoint. Try again when it can be reached, or {GO_WITHOUT}"
+                    f"could not look into the mirror: {error}. That is not the same as an empty one, so nothing was "
+                    f"done. Try again when it can be reached, or {GO_WITHOUT}"
                 ) from error
             time.sleep(max(pause, min(error.retry_after or 0.0, 60.0)))
     raise AssertionError("the last pause is None")
@@ -169,7 +169,7 @@ class Fetcher:
         self.tell(f"{piece.place} ({piece.size / 1e6:,.1f} MB)")
         part = self.parts / piece.name
         try:
-            asked(lambda: self.mirror.get(piece, part), self.mirror.address)
+            asked(lambda: self.mirror.get(piece, part))
         except Missing:
             raise Damaged(f"{self.mirror.address}/{piece.name} is not there, although the pointer names it") from None
 

@@ -144,11 +144,11 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove parts of the same file that were left long before it was written."""
+    """Remove parts beside a file that were left long before it was written: of it, or of one that never came."""
     written = path.stat().st_mtime
-    for part in _parts(path):
+    for part in path.parent.iterdir():
         with contextlib.suppress(FileNotFoundError):  # somebody else has finished or removed it
-            if part.stat().st_mtime < written - ABANDONED:
+            if is_part(part.name) and part.stat().st_mtime < written - ABANDONED:
                 part.unlink()
 
 

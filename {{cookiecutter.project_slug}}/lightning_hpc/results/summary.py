@@ -12,8 +12,12 @@ from .rows import AFTER, Row
 if TYPE_CHECKING:
     import pandas as pd
 
-# Settings that differ between all runs without being a difference: the folder and the name say them already.
-NOT_SHOWN = ("name", "runs_dir")
+# Settings that differ between runs without being a difference: the folder and the name say them, or where a copy is.
+NOT_SHOWN = (
+    "name",
+    "runs_dir",
+    *(f"mirror.{key}" for key in ("url", "every_n_minutes", "take_over_after_minutes", "public")),
+)
 
 
 class Summary:

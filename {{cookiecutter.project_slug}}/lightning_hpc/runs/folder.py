@@ -154,7 +154,7 @@ class RunFolder:
             **{"state": "running", "reason": None, "exit_code": None, "attempt": attempt, **fields},
             **self._owner,
             first_job=first_job(),
-            fetched=None,
+            **({"fetched": None} if "fetched" in before else {}),
             attempt_step=before.get("step", 0),  # for `stuck`: a later step is progress
             started=before.get("started") or now(),
             attempt_started=now(),

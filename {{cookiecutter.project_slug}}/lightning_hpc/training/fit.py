@@ -76,6 +76,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     # Done, here or on another machine: there is nothing to train, unless --resume asks to start over, or from some
     # checkpoint.
     mirrored = look_into_mirror(run, Mirror(**vars(cli.config.mirror)), resume, check)
+    resume = folder.resume_now(cli.config.resume)  # again, as it may know more of the run now
     if folder.status().get("state") == "done" and resume in ("auto", "must"):
         return already_done(cli, run, root)
 
