@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -18,7 +19,7 @@ from ..logs import say, show
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
 from ..settings.errors import SettingsError
-from ..survive.checkpoint_files import CheckpointError
+from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
 from ..survive.checkpoint_io import does_not_fit
 
 logger = logging.getLogger(__name__)
@@ -102,3 +103,15 @@ def write_end(run: Run, state: str, reason: str | None) -> int:
             start_attempt(run)
         run.folder.end(state, reason)
     return EXIT_CODES[state]
+
+
+def last_checkpoint(extended: Path, check: Callable[[Path], str | None]) -> Found:
+    """The checkpoint at the end of a run that another one extends.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = find_checkpoint(extended / "checkpoints", check=check)
+    if found is None:
+        raise CheckpointError(f"--extend {extended}: that run has no checkpoint")
+    return found

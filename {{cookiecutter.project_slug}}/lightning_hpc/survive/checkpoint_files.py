@@ -177,18 +177,6 @@ def find_checkpoint(
     return found
 
 
-def last_checkpoint(extended: Path, check: Callable[[Path], str | None] = damage) -> Found:
-    """The checkpoint at the end of a run that another one extends.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    found = find_checkpoint(extended / "checkpoints", check=check)
-    if found is None:
-        raise CheckpointError(f"--extend {extended}: that run has no checkpoint")
-    return found
-
-
 def check_nothing_lost(folder: RunFolder) -> None:
     """Check that a run without checkpoints has never saved one: what is away at the moment must not be trained anew.
 

@@ -15,7 +15,15 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .. import signals
-from ..attempts.attempt import command_line, ended_early, failed, start_attempt, watched_ranks, write_end
+from ..attempts.attempt import (
+    command_line,
+    ended_early,
+    failed,
+    last_checkpoint,
+    start_attempt,
+    watched_ranks,
+    write_end,
+)
 from ..attempts.mirrored import Remembered, look_into_mirror
 from ..attempts.warm_start import warm_start
 from ..cka import CKACallback, CKAError
@@ -38,7 +46,6 @@ from ..survive.checkpoint_files import (
     check_nothing_lost,
     find_checkpoint,
     is_own,
-    last_checkpoint,
     read_meta,
 )
 from ..survive.checkpoint_io import unusable
