@@ -75,7 +75,8 @@ def main():
         print(" ".join(f"{key} {value}" for key, value in row.items()))
     if arguments.json:
         machine = f"one thread, {platform.system()}, torch {torch.__version__}"
-        write_figures(arguments.json, machine, "python benchmarks/cka_callback.py", rows)
+        command = f"python benchmarks/cka_callback.py --repeats {arguments.repeats}"
+        write_figures(arguments.json, machine, command, rows)
 
 
 if __name__ == "__main__":

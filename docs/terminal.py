@@ -117,6 +117,7 @@ def drawing(lines: list[Line], title: str, bright: str = r"$^") -> str:
     """
     columns = max(len(line.text) for line in lines)
     width, height = columns * WIDTH + 2 * MARGIN, len(lines) * HEIGHT + 2 * MARGIN
+    lines = [Line(line.at - lines[0].at, line.text) for line in lines]  # the first is there from the beginning
     rows = "\n".join(row(number, line, bright) for number, line in enumerate(lines) if line.text)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" role="img" width="{width:.0f}">\n'

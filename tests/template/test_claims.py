@@ -93,6 +93,27 @@ def test_errors_that_are_answered_can_be_said():
     assert len(set(anchors)) == len(anchors) == len(said)
 
 
+def test_pages_that_errors_name_are_there(capsys, tmp_path):
+    import test_docs
+
+    from lightning_hpc import entrance
+    from lightning_hpc.settings.errors import SettingsError
+
+    named = set()
+    for file in MACHINE_ROOM.rglob("*.py"):
+        named |= set(re.findall(r'\bpage="([^"]+)"', file.read_text(encoding="utf-8")))
+    assert len(named) >= 5
+    for page, _, heading in (name.partition("#") for name in named):
+        assert heading in test_docs.anchors(DOCS / page), f"{page} has no heading {heading}"
+
+    def fails(argv, root):
+        raise SettingsError("it is wrong: do this", page="slurm.md#resources")
+
+    assert entrance.enter(fails, [], tmp_path) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["error: it is wrong: do this", "more about it: slurm.md#resources in the documentation"]
+
+
 def test_pictures_are_made_by_the_script_and_shown():
     import pictures
 

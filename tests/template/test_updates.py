@@ -71,6 +71,35 @@ def test_project_is_created_checked_and_updated(repository, tmp_path):
     assert "is ready" not in done.stdout, "advice about a temporary folder"
 
 
+def test_a_project_goes_from_one_release_to_the_next(repository, tmp_path):
+    """As docs/template.md has it: by tags. What lies after the newest tag is not taken."""
+    room = repository / PROJECT_FOLDER / "lightning_hpc"
+    run("git", "tag", "v1.0", cwd=repository)
+    (repository / "CHANGELOG.md").write_text("After the first release.\n")
+    commit(repository, "After the first release")
+    release = ["--no-input", "--checkout", "v1.0", "--output-dir", tmp_path]
+    done = run(CRUFT, "create", repository, *release, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "my-research-project"
+    run("git", "init", "--quiet", cwd=project)
+    replace(project / "configs" / "base.yaml", "batch_size: 64", "batch_size: 17")
+    commit(project, "Start")
+    assert run(CRUFT, "check", "--checkout", "v1.0", cwd=project).returncode == 0
+
+    replace(room / "__init__.py", "__version__ = ", '__version__ = "v1.1"  # before: ')
+    commit(repository, "Second release")
+    run("git", "tag", "v1.1", cwd=repository)
+    replace(room / "__init__.py", '"v1.1"', '"v1.2.dev"')
+    commit(repository, "After the second release")
+
+    assert run(CRUFT, "check", "--checkout", "v1.1", cwd=project).returncode == 1
+    done = run(CRUFT, "update", "--skip-apply-ask", "--checkout", "v1.1", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '__version__ = "v1.1"' in (project / "lightning_hpc" / "__init__.py").read_text()
+    assert "batch_size: 17" in (project / "configs" / "base.yaml").read_text()
+    assert changed_files(project) == {".cruft.json", "lightning_hpc/__init__.py"}
+
+
 def replace(file: Path, old: str, new: str) -> None:
     """Edit a file as a person would; it must hold the old text."""
     text = file.read_text()

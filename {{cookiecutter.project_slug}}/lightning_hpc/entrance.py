@@ -135,6 +135,8 @@ def enter(main: Command, argv: Sequence[str], root: Path) -> int:
     except Exception as error:
         if concerns_user(error):
             print(f"error: {error}", file=sys.stderr)
+            if page := getattr(error, "page", None):
+                print(f"more about it: {page} in the documentation", file=sys.stderr)
             return WRONG_USAGE
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)

@@ -128,7 +128,8 @@ def choose(name: str | None, root: Path) -> Preset:
     if len(fitting) != 1:
         raise SettingsError(
             f"can't tell the cluster from this machine's name, {min(hosts)}: say which with --cluster, or with "
-            f"`cluster:` in {PROJECT_RESOURCES}; there are {', '.join(known)}"
+            f"`cluster:` in {PROJECT_RESOURCES}; there are {', '.join(known)}",
+            page="clusters.md#another-cluster",
         )
     return fitting[0]
 

@@ -78,7 +78,8 @@ def check_keys(code: Code) -> None:
         if key:
             raise SettingsError(
                 f"{name} has what looks like {key}, and jobs run from a copy of the code: keep keys in the environment "
-                "or outside the project, or let .gitignore name the file if the code does not need it"
+                "or outside the project, or let .gitignore name the file if the code does not need it",
+                page="slurm.md#what-a-submission-does",
             )
 
 

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 
 
 class SettingsError(ValueError):
-    """Something is wrong with what the user typed or wrote; the message is one line that says what to do."""
+    """Something is wrong with what the user typed or wrote; the message is one line that says what to do.
+
+    Args:
+        message: the line.
+        page: of the documentation, where one line can't say enough: "slurm.md#slices". It is named below the line.
+    """
+
+    def __init__(self, message: str, page: str | None = None) -> None:
+        super().__init__(message)
+        self.page = page
 
 
 def did_you_mean(word: str, choices: Iterable[str], prefix: str = "") -> str:

@@ -60,7 +60,8 @@ def about_slices(resources: Resources, runs: Path, experiment: str | None = None
     if length <= needed:
         raise SettingsError(
             f"slice {resources.slice} is too short: {said}, and runs are told of the end {resources.signal_seconds} s "
-            f"before it (signal_seconds), or up to a minute earlier. Ask for at least {math.ceil(needed / 60)} minutes"
+            f"before it (signal_seconds), or up to a minute earlier. Ask for at least {math.ceil(needed / 60)} minutes",
+            page="slurm.md#slices-short-jobs-for-long-runs",
         )
     share = (measured.start + measured.save) / (length - notice + measured.save)
     return [f"{said}: {share:.0%} of a slice, beside the wait for the next one"]

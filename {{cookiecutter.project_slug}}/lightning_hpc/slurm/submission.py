@@ -225,7 +225,8 @@ def send_in_waves(
     if not now and not active:
         raise SettingsError(
             f"your queue on {preset.name} is full, so nothing is submitted. The experiment is planned: "
-            f"once there is room, `retry {quoted(experiment.shown)}`; or say --over_quota true"
+            f"once there is room, `retry {quoted(experiment.shown)}`; or say --over_quota true",
+            page="slurm.md#more-runs-than-a-queue-takes",
         )
 
     # What waits is written down first: if this is killed, `status` still says what was to come. Where requeue is

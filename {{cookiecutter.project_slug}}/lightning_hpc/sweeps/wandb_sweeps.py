@@ -65,7 +65,8 @@ def check_online() -> None:
     if mode in SILENT_MODES:
         raise SettingsError(
             f"W&B is {mode} here, and a sweep in W&B would hear nothing of its runs: unset WANDB_MODE (or type "
-            "`wandb online`), or sweep without W&B: CreateSweep.py --local"
+            "`wandb online`), or sweep without W&B: CreateSweep.py --local",
+            page="sweeps.md#in-five-minutes",
         )
 
 
