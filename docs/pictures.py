@@ -141,7 +141,7 @@ def slices(folder: Path) -> None:
 
 # What makes them → the files.
 GROUPS: dict[Callable[[Path], None], tuple[str, ...]] = {
-    report: (*VIEWS, "cka.png"),
+    report: (*VIEWS, "cka.png", "curves.svg"),
     resume: ("recording.svg", "resumed.svg", "cka-epochs.svg"),
     queue: ("status.svg",),
     rooms: ("rooms.svg",),

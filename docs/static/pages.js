@@ -12,6 +12,9 @@ window.addEventListener("resize", makeReachable);
 // What the theme leaves out for those who listen to the page.
 document.addEventListener("DOMContentLoaded", () => {
   for (const caption of document.querySelectorAll(".caption[role=heading]")) caption.ariaLevel = "2";
+  for (const head of document.querySelectorAll("th")) {
+    if (!head.textContent.trim()) head.replaceWith(document.createElement("td")); // a corner is no heading
+  }
   const names = { ".sidebar-drawer": "All pages", ".toc-drawer": "On this page" };
   for (const [place, name] of Object.entries(names)) document.querySelector(place)?.setAttribute("aria-label", name);
 });

@@ -89,11 +89,8 @@ def test_search_copying_and_formulas_work_without_a_network(built, browser):
     assert "slurm.html" in window.locator("#search-results").inner_html()
 
     window.goto((built / "configure.html").as_uri())
-    block = "document.querySelector('.highlight-console')"
-    window.wait_for_selector(".highlight-console button.copybtn")
-    window.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
-    window.evaluate(f"{block}.querySelector('button.copybtn').click()")
-    copied = window.wait_for_function("window.copied").json_value()
+    window.wait_for_selector(".highlight-console button.copybtn", state="attached")
+    copied = window.evaluate("copyTargetText(document.querySelector('.highlight-console button.copybtn'))")
     assert copied.startswith("python Train.py fit") and "$" not in copied and "instead of" not in copied
 
     window.goto((built / "cka.html").as_uri())

@@ -24,6 +24,9 @@ OF_OTHERS = {
     "pip": {"--no-deps", "--target"},
     "SLURM": {"--array", "--dependency", "--signal", "--kill-on-bad-exit", "--pty", "--overlap", "--wait", "--mem"},
     "TensorBoard": {"--logdir"},
+    "Docker": {"--build-arg", "--platform", "--rm", "--scale", "--shm-size", "--stop-timeout", "--load"},
+    "Apptainer": {"--bind", "--cleanenv", "--no-home", "--nv"},
+    "kubectl, tar": {"--follow", "--from-file", "--selector", "--one-top-level"},
     "Hydra, SEML": {"--multirun", "--filter-states"},
     "Jinja's comments": {"--template"},
 }
