@@ -90,7 +90,10 @@ def test_search_copying_and_formulas_work_without_a_network(built, browser):
 
     window.goto((built / "configure.html").as_uri())
     window.wait_for_selector(".highlight-console button.copybtn", state="attached")
-    copied = window.evaluate("copyTargetText(document.querySelector('.highlight-console button.copybtn'))")
+    # What is to be copied is the text of a field that is selected for it.
+    window.evaluate("addEventListener('copy', () => { window.copied = document.activeElement.value }, true)")
+    window.evaluate("document.querySelector('.highlight-console button.copybtn').click()")
+    copied = window.wait_for_function("window.copied").json_value()
     assert copied.startswith("python Train.py fit") and "$" not in copied and "instead of" not in copied
 
     window.goto((built / "cka.html").as_uri())
