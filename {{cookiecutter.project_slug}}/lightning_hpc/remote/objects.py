@@ -147,8 +147,9 @@ class Memory(Objects):
 
     def get(self, name: str, target: Path) -> None:
         """As `Store.get`; fsspec would make a folder of a name that others begin with."""
+        path = self._path(name)
         with self._explained(name):
-            content = self.files.cat_file(self._path(name))
+            content = self.files.cat_file(path)
         with whole(target) as part:
             part.write_bytes(content)
 
