@@ -42,7 +42,8 @@ def chart(curves: dict[str, Curve], width: int) -> list[str]:
     lines = [f"{label:>{margin}} |{''.join(cells).rstrip()}" for label, cells in zip(labels, grid, strict=True)]
     first, last = f"{min(xs):g}", f"{max(xs):g}"
     lines.append(f"{'':>{margin}} +{'-' * columns}")
-    lines.append(f"{'':>{margin}}  {first}{last:>{columns - len(first)}}")
+    between_them = " " * max(columns - len(first) - len(last), 1)
+    lines.append(f"{'':>{margin}}  {first}{between_them}{last}")
     return lines
 
 
