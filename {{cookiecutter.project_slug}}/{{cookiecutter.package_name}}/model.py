@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_hpc.cka import CKA, GramRecorder
-from lightning_hpc.training import configure_optimizers
+from lightning_hpc.training import configure_optimizers, is_logged
 
 
 class Classifier(LightningModule):
@@ -60,7 +60,8 @@ class Classifier(LightningModule):
         logits = self(inputs)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         self.train_acc.update(logits, targets)
-        self.log("train/loss", loss, prog_bar=True)
+        if is_logged(self):  # at the other steps, logging would cost more than a small network does
+            self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def on_train_epoch_end(self) -> None:

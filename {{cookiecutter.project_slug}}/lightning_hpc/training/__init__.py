@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..modules.steps import is_logged
     from .averaging import EMA, SWA
     from .callbacks import StopOnDivergence
     from .schedules import WarmupCosine, configure_optimizers
@@ -14,6 +15,7 @@ _HOME = {
     "StopOnDivergence": "callbacks",
     "WarmupCosine": "schedules",
     "configure_optimizers": "schedules",
+    "is_logged": ".modules.steps",
     "WandB": ".trackers",  # it was here once, and settings of earlier runs say so
 }
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "StopOnDivergence",
     "WarmupCosine",
     "configure_optimizers",
+    "is_logged",
 ]
 
 
