@@ -96,7 +96,7 @@ def test_commands_in_ascii(train, project, tmp_path, monkeypatch):
     from lightning_hpc import entrance
     from lightning_hpc.training import crossvalidation
 
-    monkeypatch.setattr(crossvalidation, "train", lambda run, root: entrance.train(["fit", *run.typed], root))
+    monkeypatch.setattr(crossvalidation, "train", lambda run, root, *_: entrance.train(["fit", *run.typed], root))
     outputs = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
     for name, output in outputs.items():
         monkeypatch.setattr(sys, name, output)

@@ -213,7 +213,7 @@ def test_a_wandb_mode_left_empty_is_none_where_it_is_used_last(train, project, t
     from lightning_hpc import entrance
     from lightning_hpc.training import crossvalidation
 
-    def train_fold(run, root):
+    def train_fold(run, root, *_):
         return entrance.train(["fit", *run.typed, "--trainer.logger=false"], root)
 
     wandb.teardown()  # it has read the environment of an earlier test, and would not look again

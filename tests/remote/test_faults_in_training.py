@@ -1,14 +1,16 @@
 """What servers do wrong while a run trains: the run goes on, says so once, and `push` finishes the rest."""
 
 import re
+import threading
 
 import places
 import pytest
 
 from lightning_hpc.files import read_json
+from lightning_hpc.survive.checkpoints import Checkpoints
 
 TRAINING = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--checkpoints.every_n_steps=2")
-STEPS = 8
+FIRST, STEPS = 2, 8
 
 # By the first of its kind; the others are for `make slow`.
 FAULTS = [
@@ -50,9 +52,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_at_the_second_checkpoint(place, fault, monkeypatch):
-    """Break the place when a checkpoint is put that is not the first."""
+    """Break the place when a checkpoint is put that is not the first; no other is saved before the first is there."""
     store = type(place.open())
-    put, seen = store.put, []
+    put, save = store.put, Checkpoints.save
+    seen, first_is_there = [], threading.Event()
 
     def breaking(self, files):
         if any("step-" in name for name in files):
@@ -60,9 +63,17 @@ def broken_at_the_second_checkpoint(place, fault, monkeypatch):
         if len(seen) == 2 and not place.is_broken:
             place.is_broken = place.break_with(fault)
         put(self, files)
+        if seen and any(name.endswith("/latest.json") for name in files):
+            first_is_there.set()
+
+    def patient(self, trainer, *arguments, **keywords):
+        if trainer.global_step > FIRST:
+            assert first_is_there.wait(60)
+        save(self, trainer, *arguments, **keywords)
 
     place.is_broken = False
     monkeypatch.setattr(store, "put", breaking)
+    monkeypatch.setattr(Checkpoints, "save", patient)
 
 
 def pointed_at(place, tmp_path) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from ..files import sync_folder
 from ..remote import Missing, StoreError
@@ -19,7 +19,6 @@ from .staging import FOLDER, digest
 
 Check = Callable[[Path], str | None]
 Tell = Callable[[str], None]
-Answer = TypeVar("Answer")
 
 PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds between the tries of a question, before a run begins
 
@@ -46,8 +45,8 @@ class Damaged(Exception):
     """A file in the mirror is not what the pointer says; the message is one line."""
 
 
-def asked(question: Callable[[], Answer]) -> Answer:
-    """Ask a mirror, for about a minute if it does not answer.
+def asked(question: Callable[[], Any]) -> Any:
+    """What a mirror answers; it is asked for about a minute if it does not.
 
     Raises:
         MirrorError: it could not be asked, which is not the same as "there is nothing".
