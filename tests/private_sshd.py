@@ -135,7 +135,7 @@ class PrivateSshd:
             Path("/run/sshd").mkdir(exist_ok=True)  # where it separates privileges
         command = [shutil.which("sshd", path=PATH), "-D", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "log").open("ab") as log:
-            before = log.tell()  # a daemon that was stopped has left its lines
+            before = len(self.log())  # a daemon that was stopped has left its lines
             self.daemon = subprocess.Popen([*command, "-e"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + 60
         while f"listening on 127.0.0.1 port {self.port}" not in self.log()[before:]:
