@@ -55,7 +55,7 @@ def same_weights(one: Path, other: Path) -> None:
 def killer_of_requests(place, process: subprocess.Popen, number: int, dropped: bool) -> Callable[[], None]:
     """Kill the process at a request of some number, which the server then has got or not; returns what ends that.
 
-    It is counted from when the first checkpoint of this attempt goes up.
+    It is counted from when the first checkpoint of this attempt goes up. On the Hub the pointer is the seventh from there.
     """
     left = [number]
 
@@ -89,7 +89,7 @@ def killer_of_names(place, process: subprocess.Popen, number: int, dropped: bool
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, most", [("s3", 30), ("hub", 12), ("sftp", 60)])
+@pytest.mark.parametrize("kind, most", [("s3", 30), ("hub", 21), ("sftp", 60)])
 def test_a_run_that_moves_between_machines_is_the_same_to_the_bit(
     make_place, project, undisturbed, tmp_path, kind, most
 ):
