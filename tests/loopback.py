@@ -19,7 +19,7 @@ class Server(ThreadingHTTPServer):
 
 
 class JsonServer:
-    """A server that answers in JSON, one request after the other; it runs inside `with JsonServer() as server:`.
+    """A server that answers in JSON or bytes, one request after the other; it runs inside `with JsonServer() as server:`.
 
     A child says what it answers, in `handle`.
 
@@ -38,7 +38,7 @@ class JsonServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with lock:
                     status, reply = outer.handle(self.command, self.path, self.headers["Authorization"] or "", body)
-                data = json.dumps(reply).encode()
+                data = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -68,6 +68,6 @@ class JsonServer:
             self.thread.join()
             self.http.server_close()
 
-    def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, Json]:
-        """Answer a request: HTTP status, and what is sent as JSON."""
+    def handle(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, Json | bytes]:
+        """Answer a request: HTTP status, and what is sent, as JSON or as it is."""
         raise NotImplementedError

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from artifacts_stand_in import ArtifactsStandIn
 from faulty import FaultyProxy
 from hub_stand_in import HubStandIn
-from places import FolderPlace, HubPlace, MemoryPlace, Place, S3Place, SftpPlace
+from places import FolderPlace, HubPlace, MemoryPlace, Place, S3Place, SftpPlace, WandbPlace
 
-KINDS = ["folder", "memory", "s3", "hub", "sftp"]
+KINDS = ["folder", "memory", "s3", "hub", "sftp", "wandb"]
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,21 @@ def hub() -> Iterator[HubStandIn]:
 def hub_proxy(hub: HubStandIn) -> Iterator[FaultyProxy]:
     """The Hub behind a proxy."""
     with FaultyProxy(hub.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def wandb_server() -> Iterator[ArtifactsStandIn]:
+    """W&B."""
+    with ArtifactsStandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def wandb_proxy(wandb_server: ArtifactsStandIn) -> Iterator[FaultyProxy]:
+    """W&B behind a proxy."""
+    with FaultyProxy(wandb_server.url) as proxy:
+        wandb_server.address = proxy.url
         yield proxy
 
 
@@ -71,6 +87,8 @@ def make_place(
                 told_the_client(place, monkeypatch)
             case "sftp":
                 place = SftpPlace(request.getfixturevalue("sshd"), tmp_path)
+            case "wandb":
+                place = WandbPlace(request.getfixturevalue("wandb_proxy"), f"project-{uuid.uuid4().hex}")
         for name, value in place.variables.items():
             monkeypatch.setenv(name, value)
         made.append(place)

@@ -155,6 +155,34 @@ class HubPlace(ServedPlace):
         }
 
 
+class WandbPlace(ServedPlace):
+    """A project of the stand-in for W&B, which does not exist yet.
+
+    Args:
+        proxy: in front of the stand-in.
+        name: the project's.
+    """
+
+    KEY, SIGNATURE = "0123456789abcdef" * 2 + "secret42", "signed4242"
+
+    def __init__(self, proxy: FaultyProxy, name: str) -> None:
+        self.proxy, self.name = proxy, name
+        self.url = f"wandb://researcher/{name}"
+        self.secrets = (self.KEY, self.SIGNATURE)
+        self.variables = dict(WANDB_API_KEY=self.KEY, WANDB_BASE_URL=proxy.url, WANDB_MODE="online")
+        text = f'{{"errors": [{{"message": "refused {self.KEY}"}}]}}'.encode()
+        self.faults = {
+            UNREACHABLE: Fault(dropped=True),
+            TRUNCATED: Fault(truncated=True, only="^GET /artifact-files"),
+            WRONG_KEY: Fault(401, text),
+            FORBIDDEN: Fault(403, text),
+            QUOTA: Fault(507, text, only="^PUT /artifact-files"),
+            BROKEN: Fault(500, text),
+            BUSY: Fault(429, text),
+            STRAY_404: Fault(404, b"<html>no such page</html>"),
+        }
+
+
 class SftpPlace(Place):
     """A folder of a host: this one, behind an sshd of the tests' own."""
 

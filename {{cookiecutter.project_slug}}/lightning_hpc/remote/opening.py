@@ -1,6 +1,7 @@
 """From a URL to a place: which driver it has, and what a URL must not hold."""
 
 from ..settings.errors import SettingsError, did_you_mean
+from .artifacts import Artifacts
 from .folder import Folder
 from .hub import Hub
 from .objects import S3, Memory
@@ -12,6 +13,7 @@ KINDS = {
     "s3": "s3://BUCKET/FOLDER",
     "hf": "hf://OWNER/REPO",
     "sftp": "sftp://USER@HOST/FOLDER",
+    "wandb": "wandb://ENTITY/PROJECT",
     "memory": "memory://FOLDER",
 }
 
@@ -50,6 +52,8 @@ def open_store(url: str, *, public: bool = False) -> Store:
             return Hub(address, public)
         case "sftp":
             return Sftp(address)
+        case "wandb":
+            return Artifacts(address)
         case _:
             return Memory(address)
 
