@@ -12,10 +12,12 @@ of which some do has the others listed as gone, in its metadata.
 
 import json
 import os
+import queue
 import re
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -231,17 +233,40 @@ def main() -> None:
 
     os.environ.update(IMPATIENT)
     project: Project | None = None
-    for line in sys.stdin:
-        operation, argument = json.loads(line)
+    questions, is_busy = _questions()
+    while question := questions.get():
+        operation, argument = question
         try:
             project = project or Project(*sys.argv[1:])
             said = {"answer": getattr(project, operation)(argument)}
         except Exception as error:  # W&B's client has half a dozen kinds without a common parent
-            if 'DBG' in os.environ: import traceback; traceback.print_exc()
             said = _refusal(error)
+        is_busy.clear()
         print(json.dumps(said), file=answers, flush=True)
+
     if project is not None:
         project.close()
+
+
+def _questions() -> tuple[queue.SimpleQueue, threading.Event]:
+    """The questions as they come, then None; and whether one of them is being answered.
+
+    If who asks has been killed meanwhile, this program and W&B's service end at once: what a killed run has begun must
+    not appear later, after another machine has continued it.
+    """
+    questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    is_busy = threading.Event()
+
+    def read() -> None:
+        for line in sys.stdin:
+            is_busy.set()
+            questions.put(json.loads(line))
+        if is_busy.is_set():
+            os.killpg(0, signal.SIGKILL)
+        questions.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return questions, is_busy
 
 
 if __name__ == "__main__":

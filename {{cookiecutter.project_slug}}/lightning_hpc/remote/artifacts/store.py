@@ -52,7 +52,7 @@ class Client:
         environment = {name: value for name, value in os.environ.items() if not name.strip("_").startswith("WANDB_")}
         environment |= {name: os.environ[name] for name in KEPT & set(os.environ)}
         environment |= dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"), self.folder.name)
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None if 'DBG' in os.environ else subprocess.DEVNULL)
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
         # A session of its own: Ctrl-C on a terminal is for the run.
         command = [sys.executable, "-P", str(CLIENT), *place]
@@ -70,10 +70,8 @@ class Client:
         """End it; it has some seconds to end its run in W&B."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(FAREWELL)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):  # what it has started: W&B's service
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -149,8 +147,8 @@ class Artifacts:
                 self.client = self._start()
             said = self.client.ask(operation, argument)
 
-            # A client whose own service has died says so without a status. The next one begins anew.
-            if not said or said.get("status") == 0:
+            # After a failure W&B's run may take nothing more, or its service have died; the next client begins anew.
+            if not {"answer", "missing"} & set(said):
                 self.client.end()
                 self.client = None
 
