@@ -44,7 +44,7 @@ def test_a_put_is_one_version_and_what_counts_no_more_is_deleted(wandb_server, p
         store.get("run/b.json", tmp_path / "target")
 
     # The pointer of a mirror is written again and again.
-    for content in (b"1", b"22", b"1"):
+    for content in (b"1", b"22"):
         file.write_bytes(content)
         store.put({"run/latest.json": file})
         store.get("run/latest.json", tmp_path / "target")
@@ -53,7 +53,24 @@ def test_a_put_is_one_version_and_what_counts_no_more_is_deleted(wandb_server, p
 
     store.delete(["run/a.ckpt"])
     assert versions(wandb_server, project) == [("run", {"latest.json"})]
+    assert store.list("run") == {"run/latest.json": 2}
+
+
+def test_what_was_there_before_the_newest_can_come_again(wandb_server, project, file, tmp_path):
+    """W&B takes content that it has for the version which has it, here one that a kill has left beside the newer one."""
+    store = project.open()
+    for content in (b"1", b"22"):
+        file.write_bytes(content)
+        store.put({"run/latest.json": file})
+    (first,) = [one for one in wandb_server.made if one.project == project.name and one.version == 0]
+    wandb_server.artifacts[first.id] = first
+
+    file.write_bytes(b"1")
+    store.put({"run/latest.json": file})
     assert store.list("run") == {"run/latest.json": 1}
+    store.get("run/latest.json", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"1"
+    assert [one.version for one in wandb_server.kept(project.name)] == [2]
 
 
 def test_the_training_s_own_run_and_its_sweep_are_left_alone(wandb_server, project, file, monkeypatch):
