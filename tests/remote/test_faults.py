@@ -22,7 +22,11 @@ PERMANENT = {
 }
 
 
-@pytest.fixture(params=[kind for kind in KINDS if kind != "memory"])
+# W&B's client takes seconds to start, and seconds to give up.
+SERVED = [kind for kind in KINDS if kind not in ("memory", "wandb")]
+
+
+@pytest.fixture(params=[*SERVED, pytest.param("wandb", marks=pytest.mark.slow)])
 def filled(request, make_place, tmp_path):
     """A place with one file, and a store that knows it."""
     place = make_place(request.param)

@@ -17,7 +17,7 @@ class Mirror:
 
     Args:
         url: one address for the whole project: s3://BUCKET/FOLDER, hf://OWNER/REPOSITORY,
-            sftp://USER@HOST/FOLDER or file:///FOLDER; null: no mirror.
+            sftp://USER@HOST/FOLDER, wandb://ENTITY/PROJECT or file:///FOLDER; null: no mirror.
         every_n_minutes: minutes between two uploads of checkpoints, of which the newest goes up, and between two signs
             of life.
         take_over_after_minutes: minutes without a sign of life, after which another machine may continue the run.

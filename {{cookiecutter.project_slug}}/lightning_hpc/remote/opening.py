@@ -30,7 +30,7 @@ def open_store(url: str, *, public: bool = False) -> Store:
     """
     kind, _, rest = url.strip().rstrip("/").partition("://")
     if kind not in KINDS or not rest:
-        known = f"it is one of {', '.join(KINDS.values())}"
+        known = ", ".join(KINDS.values())
         raise SettingsError(
             f"no mirror can be at {_without_secret(url)!r}{did_you_mean(kind, KINDS)}; it is one of {known}"
         )

@@ -10,6 +10,7 @@ each other. Of a file in several versions the newest counts. A version of which 
 of which some do has the others listed as gone, in its metadata.
 """
 
+import errno
 import json
 import os
 import queue
@@ -29,6 +30,8 @@ CHUNK = 2**20
 
 # Signals that ask a run to stop go to the whole job; the last upload has to end all the same.
 DEAF = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 # The client itself tries again for minutes or hours; the mirror does that, and knows how long there is time.
 IMPATIENT = {
@@ -207,7 +210,7 @@ def _refusal(error: Exception) -> dict[str, Any]:
         status = getattr(answer, "http_status", 0) or getattr(answer, "status_code", 0)
         if status:
             return {"status": status, "headers": dict(getattr(answer, "headers", {}))}
-        if type(cause) is OSError or (isinstance(cause, OSError) and cause.filename and cause.errno):
+        if isinstance(cause, OSError) and (cause.filename or cause.errno in OF_A_DISK):
             return {"errno": cause.errno, "file": str(cause.filename or "")}
 
     said = " ".join(str(cause) for cause in _causes(error))
