@@ -19,7 +19,7 @@ class Server(ThreadingHTTPServer):
 
 
 class JsonServer:
-    """A server that answers in JSON or bytes, one request after the other; it runs inside `with JsonServer() as server:`.
+    """A server that answers in JSON or bytes, one request at a time; it runs inside `with JsonServer() as server:`.
 
     A child says what it answers, in `handle`.
 

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server that also keeps artifacts: what the real client needs to log, list, fetch and delete them.
+"""A stand-in for W&B's server that also keeps artifacts: what the real client needs to log, list and delete them.
 
 As W&B does it: a version counts once it is committed and has the next number then; the same content as an old version
 is no new one; a deleted version's number is not used again.
@@ -59,7 +59,8 @@ class ArtifactsStandIn(StandIn):
 
     def file_url(self, artifact: str, name: str) -> str:
         """A signed address."""
-        return f"{self.address}/artifact-files/{artifact}/{base64.urlsafe_b64encode(name.encode()).decode()}?sig=signed4242"
+        encoded = base64.urlsafe_b64encode(name.encode()).decode()
+        return f"{self.address}/artifact-files/{artifact}/{encoded}?sig=signed4242"
 
     def graphql_GetViewer(self, **_: Any) -> Json:
         keys = {"apiKeys": {"edges": []}, "teams": {"edges": [{"node": {"name": "team"}}]}}

@@ -57,7 +57,7 @@ def test_a_put_is_one_version_and_what_counts_no_more_is_deleted(wandb_server, p
 
 
 def test_what_was_there_before_the_newest_can_come_again(wandb_server, project, file, tmp_path):
-    """W&B takes content that it has for the version which has it, here one that a kill has left beside the newer one."""
+    """W&B takes content that it has for the version that has it: here an older one that a kill has left."""
     store = project.open()
     for content in (b"1", b"22"):
         file.write_bytes(content)

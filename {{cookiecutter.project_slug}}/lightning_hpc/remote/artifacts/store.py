@@ -80,7 +80,7 @@ class Client:
 
 
 class Artifacts:
-    """A project of W&B as a place for files. Each file has to be in a folder, and of each folder a put is all or nothing.
+    """A project of W&B as a place for files: each is in a folder, of which a put is all or nothing.
 
     Args:
         address: wandb://ENTITY/PROJECT.
