@@ -98,6 +98,7 @@ def test_a_put_that_is_killed_in_the_middle_is_not_there_and_comes_no_more(wandb
         if request.startswith("PUT /artifact-files"):
             process.kill()
             process.wait()
+            time.sleep(2)  # a server that is slow: what is left of the upload has time to notice
         return False
 
     project.proxy.watch = watch
