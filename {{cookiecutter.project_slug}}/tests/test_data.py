@@ -46,7 +46,7 @@ def test_a_cross_validation_ends_in_means(train, tmp_path, monkeypatch):
     from lightning_hpc.training import crossvalidation
 
     # Each fold in this process: to start one of its own takes longer than to train it.
-    monkeypatch.setattr(crossvalidation, "train", lambda wanted, root: main(["fit", *wanted.typed], root))
+    monkeypatch.setattr(crossvalidation, "train", lambda wanted, root, *_: main(["fit", *wanted.typed], root))
     assert train("crossvalidate", "--folds=2", "--name=folds").code == 0
     (entry,) = json.loads((tmp_path / "runs" / "folds" / "cross-validation.json").read_text())
     values = entry["each_fold"]["val/acc"]
