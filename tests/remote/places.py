@@ -171,12 +171,12 @@ class WandbPlace(ServedPlace):
         self.secrets = (self.KEY, self.SIGNATURE)
         self.variables = dict(WANDB_API_KEY=self.KEY, WANDB_BASE_URL=proxy.url, WANDB_MODE="online")
         text = f'{{"errors": [{{"message": "refused {self.KEY}"}}]}}'.encode()
+        # No quota: W&B's client does not say with which status an upload was refused.
         self.faults = {
             UNREACHABLE: Fault(dropped=True),
             TRUNCATED: Fault(truncated=True, only="^GET /artifact-files"),
             WRONG_KEY: Fault(401, text),
             FORBIDDEN: Fault(403, text),
-            QUOTA: Fault(507, text, only="^PUT /artifact-files"),
             BROKEN: Fault(500, text),
             BUSY: Fault(429, text),
             STRAY_404: Fault(404, b"<html>no such page</html>"),
