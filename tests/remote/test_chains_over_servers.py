@@ -55,7 +55,7 @@ def same_weights(one: Path, other: Path) -> None:
 def killer_of_requests(place, process: subprocess.Popen, number: int, dropped: bool) -> Callable[[], None]:
     """Kill the process at a request of some number, which the server then has got or not; returns what ends that.
 
-    It is counted from when the first checkpoint of this attempt goes up. On the Hub the pointer is the seventh from there.
+    It is counted from when the first checkpoint of this attempt goes up; on the Hub the pointer is the seventh from it.
     """
     left = [number]
 
