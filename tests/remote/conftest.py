@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from artifacts_stand_in import ArtifactsStandIn
 from faulty import FaultyProxy
+from google_stand_in import GoogleStandIn
 from hub_stand_in import HubStandIn
-from places import FolderPlace, HubPlace, MemoryPlace, Place, S3Place, SftpPlace, WandbPlace
-
-KINDS = ["folder", "memory", "s3", "hub", "sftp", "wandb"]
+from places import KINDS, FolderPlace, GooglePlace, HubPlace, MemoryPlace, Place, S3Place, SftpPlace, WandbPlace
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +25,20 @@ def s3() -> Iterator[FaultyProxy]:
     with FaultyProxy(f"http://{host}:{port}") as proxy:
         yield proxy
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[GoogleStandIn]:
+    """Google Cloud Storage."""
+    with GoogleStandIn(GooglePlace.TOKEN) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
+def google_proxy(google: GoogleStandIn) -> Iterator[FaultyProxy]:
+    """Google Cloud Storage behind a proxy."""
+    with FaultyProxy(google.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +95,10 @@ def make_place(
                 place = MemoryPlace(tmp_path)
             case "s3":
                 place = S3Place(request.getfixturevalue("s3"), f"bucket-{uuid.uuid4().hex}")
+            case "google":
+                bucket = f"bucket-{uuid.uuid4().hex}"
+                request.getfixturevalue("google").buckets[bucket] = {}
+                place = GooglePlace(request.getfixturevalue("google_proxy"), bucket, tmp_path)
             case "hub":
                 place = HubPlace(request.getfixturevalue("hub_proxy"), f"project-{uuid.uuid4().hex}")
                 told_the_client(place, monkeypatch)

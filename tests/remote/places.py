@@ -1,12 +1,16 @@
 """Places for files as the tests of drivers need them: a URL, and a way to break what is behind it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from faulty import Fault, FaultyProxy
+from google_stand_in import refusal
 from private_sshd import PrivateSshd
 
 from lightning_hpc.remote import Store, open_store
+
+KINDS = ["folder", "memory", "s3", "google", "hub", "sftp", "wandb"]
 
 # A fault has the same name wherever it can happen; what each place does for it is its own matter.
 UNREACHABLE, TRUNCATED = "unreachable", "truncated"
@@ -123,6 +127,54 @@ class S3Place(ServedPlace):
         """An error as S3 sends it, with secrets in its text."""
         text = f"<Error><Code>{code}</Code><Message>{' '.join(self.secrets)}</Message></Error>"
         return Fault(status, text.encode(), {"Content-Type": "application/xml", **(headers or {})}, only)
+
+
+class GooglePlace(ServedPlace):
+    """A bucket of the stand-in for Google Cloud Storage; a service account's key gives access.
+
+    Args:
+        proxy: in front of the stand-in.
+        bucket: its name; it has been made.
+        folder: where the key's file can be.
+    """
+
+    TOKEN = "ya29tests0secret42"
+
+    def __init__(self, proxy: FaultyProxy, bucket: str, folder: Path) -> None:
+        self.proxy = proxy
+        self.url = f"gs://{bucket}/project"
+        key = private_key()
+        self.secrets = (self.TOKEN, key.splitlines()[1])
+        self.key = folder / "key-of-google.json"
+        about = dict(type="service_account", client_email="me@tests", private_key=key, private_key_id="1")
+        about["project_id"] = "tests"
+        self.key.write_text(json.dumps(about | {"token_uri": f"{proxy.upstream.geturl()}/token"}))
+        self.variables = dict(GOOGLE_APPLICATION_CREDENTIALS=str(self.key), STORAGE_EMULATOR_HOST=proxy.url)
+        self.faults = {
+            UNREACHABLE: Fault(dropped=True),
+            TRUNCATED: Fault(truncated=True, only="^GET /download"),
+            WRONG_KEY: self.refusal(401, "authError"),
+            FORBIDDEN: self.refusal(403, "forbidden"),
+            QUOTA: self.refusal(403, "quotaExceeded", only="^POST"),
+            BROKEN: self.refusal(503, "backendError"),
+            BUSY: self.refusal(429, "rateLimitExceeded"),
+            BUSY_FOR_7_S: self.refusal(429, "rateLimitExceeded", {"Retry-After": "7"}),
+            STRAY_404: Fault(404, b"<html>no such page</html>"),
+        }
+
+    def refusal(self, status: int, reason: str, headers: dict[str, str] | None = None, only: str = "") -> Fault:
+        """An error as Google sends it, with secrets in its text."""
+        _, usual, body = refusal(status, reason, f"invalid {' '.join(self.secrets)}")
+        return Fault(status, body, {**usual, **(headers or {})}, only)
+
+
+def private_key() -> str:
+    """An RSA key in PEM."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    forms = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return rsa.generate_private_key(65537, 2048).private_bytes(*forms).decode()
 
 
 class HubPlace(ServedPlace):

@@ -4,7 +4,6 @@ import time
 
 import places
 import pytest
-from conftest import KINDS
 
 from lightning_hpc.remote import Missing, StoreError
 
@@ -23,7 +22,7 @@ PERMANENT = {
 
 
 # W&B's client takes seconds to start, and seconds to give up.
-SERVED = [kind for kind in KINDS if kind not in ("memory", "wandb")]
+SERVED = [kind for kind in places.KINDS if kind not in ("memory", "wandb")]
 
 
 @pytest.fixture(params=[*SERVED, pytest.param("wandb", marks=pytest.mark.slow)])

@@ -54,7 +54,7 @@ def modelled_conda_forge() -> list[dict]:
     versions |= {"pyyaml": "6.0.3", "rich": "15.0.0", "filelock": "4.2.11", "jinja2": "3.1.6", "optuna": "5.0.0"}
     versions |= {"matplotlib-base": "3.11.2", "pandas": "3.1.1", "scikit-learn": "1.9.1", "huggingface_hub": "2.4.0"}
     versions |= {"fsspec": "2026.9.0", "pytest": "9.2.0", "ruff": "0.17.5", "pre-commit": "4.7.0"}
-    versions |= {"s3fs": "2026.9.0", "paramiko": "5.1.0"}
+    versions |= {"s3fs": "2026.9.0", "gcsfs": "2026.10.1", "aiohttp": "3.14.5", "paramiko": "5.1.0"}
     noarch += [record(name, version, depends=["python >=3.10"]) for name, version in versions.items()]
 
     native = []

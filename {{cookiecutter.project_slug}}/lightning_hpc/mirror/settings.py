@@ -16,7 +16,7 @@ class Mirror:
     """Where runs are mirrored, and how often.
 
     Args:
-        url: one address for the whole project: s3://BUCKET/FOLDER, hf://OWNER/REPOSITORY,
+        url: one address for the whole project: s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, hf://OWNER/REPOSITORY,
             sftp://USER@HOST/FOLDER, wandb://ENTITY/PROJECT or file:///FOLDER; null: no mirror.
         every_n_minutes: minutes between two uploads of checkpoints, of which the newest goes up, and between two signs
             of life.

@@ -18,8 +18,17 @@ NO_SPACE = {
     "XMinioStorageFull",
     "XMinioAdminBucketQuotaExceeded",
     "StorageLimitExceeded",
+    "quotaExceeded",
 }
-SLOW_DOWN = {"SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests"}
+SLOW_DOWN = {
+    "SlowDown",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+}
 CLOCK = {"RequestTimeTooSkewed", "RequestExpired"}
 
 

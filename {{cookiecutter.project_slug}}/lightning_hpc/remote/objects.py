@@ -7,6 +7,9 @@ store's own word for "no such file" says that there is none.
 
 import contextlib
 import errno
+import json
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,7 @@ class Objects:
 
     seconds_between_puts = 0.0
     keys = ""  # what to do about a key that is missing or wrong
+    options_of_get: Mapping[str, Any] = {}  # for fsspec's get_file
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -61,7 +65,7 @@ class Objects:
         path, told = self._path(name), Callback()
         with whole(target) as part:
             with self._explained(name):
-                self.files.get_file(path, str(part), callback=told)
+                self.files.get_file(path, str(part), callback=told, **self.options_of_get)
             if told.size is not None:
                 check_size(self.address, name, part, told.size)
 
@@ -136,6 +140,120 @@ class S3(Objects):
         return StoreError(
             f"{self.address}: no answer ({type(named).__name__}); is AWS_ENDPOINT_URL right, and reached?"
         )
+
+
+class Answered(Exception):
+    """Google's store has answered with an error. gcsfs knows nothing of this class, so it does not try again.
+
+    Args:
+        method: of the request.
+        status: of HTTP.
+        headers: of the answer.
+        body: of the answer.
+    """
+
+    def __init__(self, method: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.method, self.status, self.headers = method, status, headers
+        self.reason = ""
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            reason = json.loads(body)["error"]["errors"][0]["reason"]
+            self.reason = reason if re.fullmatch("[A-Za-z]{1,40}", reason) else ""
+
+
+class NoAnswer(Exception):
+    """Google's store has not answered, or not to the end."""
+
+
+class GoogleStorage(Objects):
+    """gs://BUCKET/FOLDER: Google Cloud Storage. Keys are those of Google's own tools; STORAGE_EMULATOR_HOST is another
+    server.
+
+    gcsfs tries most errors again, for half a minute, and loses the headers of the answers. So each request goes through
+    `_watch`, which raises errors that gcsfs does not know, and sends no request of an operation twice.
+    """
+
+    keys = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file"
+    options_of_get = {"headers": {}}  # with these, gcsfs fetches a file in one request, whose answer says the size
+
+    def _connect(self) -> Any:
+        try:
+            import google.auth
+            from aiohttp import ClientTimeout
+            from gcsfs.core import GCSFileSystem  # the one of `gcsfs` itself asks for the kind of bucket, by gRPC
+        except ImportError:
+            raise SettingsError('a mirror at gs:// needs gcsfs: pip install -e ".[remote]"') from None
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs what servers say, and that can hold keys
+
+        try:
+            key, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
+        except google.auth.exceptions.DefaultCredentialsError:
+            key = "anon"  # the store says whether that will do
+        self.sent: set[tuple[str, ...]] = set()
+        return GCSFileSystem(
+            token=key,
+            session_kwargs={"middlewares": (self._watch,)},
+            requests_timeout=ClientTimeout(total=None, sock_connect=10, sock_read=60),
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
+    async def _watch(self, request: Any, send: Any) -> Any:
+        """Send a request of gcsfs's for the first time; aiohttp calls this.
+
+        Raises:
+            Answered, NoAnswer: it did not work.
+        """
+        from aiohttp import ClientError
+
+        part = (request.headers.get("Range", ""), request.headers.get("Content-Range", ""))
+        this = (request.method, str(request.url), *part)
+        if this in self.sent:
+            raise NoAnswer("only a part of it has come")
+        self.sent.add(this)
+
+        try:
+            answer = await send(request)
+            if answer.status < 400 or answer.status == 499:  # an upload was cancelled, as it was asked to be
+                return answer
+            raise Answered(request.method, answer.status, answer.headers, await answer.read())
+        except (ClientError, TimeoutError, OSError) as error:
+            raise NoAnswer(type(error).__name__) from None
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """As everywhere, with a fresh key: gcsfs, too, would ask for one, and six times."""
+        with super()._explained(name):
+            self.sent.clear()
+            self.files.credentials.maybe_refresh()
+            yield
+
+    def _explain(self, error: Exception, name: str) -> StoreError:
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        for each in causes(error):
+            if isinstance(each, Answered):
+                if each.status == 404 and each.method in ("GET", "DELETE") and self._has_bucket():
+                    return Missing(self.address, name)
+                return refused(self.address, each.status, each.headers, code=each.reason, keys=self.keys)
+            if isinstance(each, GoogleAuthError):
+                is_permanent = not (isinstance(each, TransportError) or each.retryable)
+                return StoreError(
+                    f"{self.address}: Google gives no access for the key here; {self.keys}", permanent=is_permanent
+                )
+        return StoreError(f"{self.address}: no answer ({type(error).__name__}); is the network there?")
+
+    def _has_bucket(self) -> bool:
+        """Whether the bucket answers: a 404 can mean the file, the bucket, or something between here and the store.
+
+        It is listed, since a key that may read and write files often may not look at the bucket itself.
+        """
+        try:
+            self.sent.clear()
+            self.files.call("GET", "b/{}/o", self.root.partition("/")[0], maxResults=1)
+            return True
+        except Exception:
+            return False
 
 
 class Memory(Objects):

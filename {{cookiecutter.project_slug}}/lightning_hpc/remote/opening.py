@@ -4,13 +4,14 @@ from ..settings.errors import SettingsError, did_you_mean
 from .artifacts import Artifacts
 from .folder import Folder
 from .hub import Hub
-from .objects import S3, Memory
+from .objects import S3, GoogleStorage, Memory
 from .sftp import Sftp
 from .store import Store
 
 KINDS = {
     "file": "file:///FOLDER",
     "s3": "s3://BUCKET/FOLDER",
+    "gs": "gs://BUCKET/FOLDER",
     "hf": "hf://OWNER/REPO",
     "sftp": "sftp://USER@HOST/FOLDER",
     "wandb": "wandb://ENTITY/PROJECT",
@@ -48,6 +49,8 @@ def open_store(url: str, *, public: bool = False) -> Store:
             return Folder(address)
         case "s3":
             return S3(address)
+        case "gs":
+            return GoogleStorage(address)
         case "hf":
             return Hub(address, public)
         case "sftp":
