@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,11 @@ def test_a_package_that_is_missing_is_named(bucket):
     program += f"try: open_store({bucket.url!r})\nexcept ValueError as error: print(error)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
     assert said == 'a mirror at gs:// needs gcsfs: pip install -e ".[remote]"\n'
+
+
+def test_two_threads_may_ask_one_store_the_same(bucket, file):
+    store = bucket.open()
+    store.put({"run/x": file})
+    bucket.proxy.fault = Fault(seconds=0.3)  # so that both wait at once
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(store.list, [""] * 4)) == [{"run/x": 7}] * 4

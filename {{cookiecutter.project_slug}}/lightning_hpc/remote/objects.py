@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ ATTEMPTS = 2
 
 # What goes wrong with a disk here while a file is fetched.
 HERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
+# The requests of one operation at Google; each caller has its own, and its context goes along into gcsfs's thread.
+SENT: ContextVar[set[tuple[str, ...]]] = ContextVar("SENT")
 
 
 class Objects:
@@ -88,6 +92,9 @@ class Objects:
     def _connect(self) -> Any:
         raise NotImplementedError
 
+    def _prepare(self) -> None:
+        """What has to be done before each operation."""
+
     def _explain(self, error: Exception, name: str) -> StoreError:
         """What a client's exception means."""
         raise NotImplementedError
@@ -99,6 +106,7 @@ class Objects:
     def _explained(self, name: str) -> Iterator[None]:
         """Turn what the client raises into one line; the disk of this machine speaks for itself."""
         try:
+            self._prepare()
             yield
         except Exception as error:
             # s3fs raises OSErrors, too; those have come from an answer of the store.
@@ -170,7 +178,7 @@ class GoogleStorage(Objects):
     server.
 
     gcsfs tries most errors again, for half a minute, and loses the headers of the answers. So each request goes through
-    `_watch`, which raises errors that gcsfs does not know, and sends no request of an operation twice.
+    `watch`, which raises errors that gcsfs does not know, and sends no request of an operation twice.
     """
 
     keys = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's file"
@@ -189,16 +197,15 @@ class GoogleStorage(Objects):
             key, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
         except google.auth.exceptions.DefaultCredentialsError:
             key = "anon"  # the store says whether that will do
-        self.sent: set[tuple[str, ...]] = set()
         return GCSFileSystem(
             token=key,
-            session_kwargs={"middlewares": (self._watch,)},
+            session_kwargs={"middlewares": (self.watch,)},
             requests_timeout=ClientTimeout(total=None, sock_connect=10, sock_read=60),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
 
-    async def _watch(self, request: Any, send: Any) -> Any:
+    async def watch(self, request: Any, send: Any) -> Any:
         """Send a request of gcsfs's for the first time; aiohttp calls this.
 
         Raises:
@@ -208,9 +215,9 @@ class GoogleStorage(Objects):
 
         part = (request.headers.get("Range", ""), request.headers.get("Content-Range", ""))
         this = (request.method, str(request.url), *part)
-        if this in self.sent:
+        if this in SENT.get():
             raise NoAnswer("only a part of it has come")
-        self.sent.add(this)
+        SENT.get().add(this)
 
         try:
             answer = await send(request)
@@ -220,13 +227,10 @@ class GoogleStorage(Objects):
         except (ClientError, TimeoutError, OSError) as error:
             raise NoAnswer(type(error).__name__) from None
 
-    @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        """As everywhere, with a fresh key: gcsfs, too, would ask for one, and six times."""
-        with super()._explained(name):
-            self.sent.clear()
-            self.files.credentials.maybe_refresh()
-            yield
+    def _prepare(self) -> None:
+        """See to it that there is a fresh key: gcsfs would ask for one six times."""
+        SENT.set(set())
+        self.files.credentials.maybe_refresh()
 
     def _explain(self, error: Exception, name: str) -> StoreError:
         from google.auth.exceptions import GoogleAuthError, TransportError
@@ -249,7 +253,7 @@ class GoogleStorage(Objects):
         It is listed, since a key that may read and write files often may not look at the bucket itself.
         """
         try:
-            self.sent.clear()
+            SENT.set(set())
             self.files.call("GET", "b/{}/o", self.root.partition("/")[0], maxResults=1)
             return True
         except Exception:
