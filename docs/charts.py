@@ -36,6 +36,13 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
 
 
+def length_and_text(measured: float | str) -> tuple[float, str]:
+    """How long a bar of seconds is, and what stands behind it; `more than 120` was given up after 120."""
+    if isinstance(measured, str):
+        return float(measured.split()[-1]), f"{measured} s"
+    return measured, seconds(measured)
+
+
 def of_column(label: str, value: str, ours: str, text: Callable[[float], str]) -> Callable[[Rows], list[Bar]]:
     """Bars of one column; ours are those whose label begins with the given words."""
 
@@ -56,8 +63,8 @@ def of_pairs(group: str, theirs: str, ours: str, words: tuple[str, str]) -> Call
         made = []
         for row in rows:
             unit = f"{row[group]:,} {words[0]}" if isinstance(row[group], int) else str(row[group])
-            made.append(Bar(f"{unit}, {words[1]}", row[theirs], seconds(row[theirs])))
-            made.append(Bar(f"{unit}, this template", row[ours], seconds(row[ours]), ours=True))
+            made.append(Bar(f"{unit}, {words[1]}", *length_and_text(row[theirs])))
+            made.append(Bar(f"{unit}, this template", *length_and_text(row[ours]), ours=True))
         return made
 
     return bars

@@ -110,14 +110,17 @@ def test_no_name_leads_out_of_the_place(place, made, tmp_path, name):
 
 def test_two_who_put_the_same_files_at_once_leave_whole_ones(place, made, tmp_path):
     contents = [bytes([number]) * LARGE for number in range(4)]
-    errors = []
+    errors, done = [], []
 
     def put(number: int) -> None:
         files = {"run/step.ckpt": made(f"{number}", contents[number]), f"run/{number}": made(f"small-{number}", b"")}
-        try:
-            place.open().put(files)
-        except BaseException as error:
-            errors.append(error)
+        for last_try in (False, False, True):
+            try:
+                place.open().put(files)
+                return done.append(number)
+            except StoreError as error:  # moto answers 500 at times when a file is replaced while it reads it
+                if error.permanent or last_try:
+                    errors.append(error)
 
     threads = [threading.Thread(target=put, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -125,7 +128,7 @@ def test_two_who_put_the_same_files_at_once_leave_whole_ones(place, made, tmp_pa
     for thread in threads:
         thread.join()
 
-    assert not errors
+    assert not errors and len(done) == 4
     assert read(place, "run/step.ckpt", tmp_path) in contents
     assert set(place.open().list("run")) == {"run/step.ckpt", *(f"run/{number}" for number in range(4))}
 
