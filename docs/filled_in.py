@@ -100,9 +100,9 @@ def class_arguments(path: str, prefix: str = "") -> str:
 
 
 def exported_names(room: str) -> list[str]:
-    """The public names of a room: what its __init__.py imports from its files."""
+    """The public names of a room: what its __init__.py imports from its files, or from another room's."""
     nodes = ast.walk(ast.parse((ROOMS / room / "__init__.py").read_text(encoding="utf-8")))
-    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level in (1, 2)]
     names = [alias.name for statement in imports for alias in statement.names]
     return sorted(names, key=str.lower)
 
