@@ -131,7 +131,7 @@ class Folder:
         if error.errno in FULL:
             return StoreError(f"{self.address}: no space or quota is left; make room there", permanent=True)
         if error.errno in FORBIDDEN:
-            return StoreError(f"{self.address}: {error.strerror}: {error.filename}; whose is it?", permanent=True)
+            return StoreError(f"{self.address}: {error.strerror}: {error.filename} (look whose it is)", permanent=True)
         return StoreError(f"{self.address}: {error.strerror or error}")
 
 

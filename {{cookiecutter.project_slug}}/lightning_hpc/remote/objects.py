@@ -146,7 +146,7 @@ class S3(Objects):
                 return refused(self.address, status, headers, code=code, keys=self.keys)
         named = next((each for each in causes(error) if isinstance(each, BotoCoreError)), error)
         return StoreError(
-            f"{self.address}: no answer ({type(named).__name__}); is AWS_ENDPOINT_URL right, and reached?"
+            f"{self.address}: no answer ({type(named).__name__}); look whether AWS_ENDPOINT_URL is right, and reached"
         )
 
 
@@ -245,7 +245,7 @@ class GoogleStorage(Objects):
                 return StoreError(
                     f"{self.address}: Google gives no access for the key here; {self.keys}", permanent=is_permanent
                 )
-        return StoreError(f"{self.address}: no answer ({type(error).__name__}); is the network there?")
+        return StoreError(f"{self.address}: no answer ({type(error).__name__}); look whether the network is there")
 
     def _has_bucket(self) -> bool:
         """Whether the bucket answers: a 404 can mean the file, the bucket, or something between here and the store.

@@ -162,10 +162,10 @@ class Sftp:
     def _explain(self, error: OSError) -> StoreError:
         """What the host's refusal means."""
         if error.errno == errno.EACCES:
-            return StoreError(f"{self.address}: permission denied there; whose folder is it?", permanent=True)
+            return StoreError(f"{self.address}: permission denied there; look whose folder it is", permanent=True)
         # SFTP has one word, "Failure", for nearly all that can go wrong with a disk.
         return StoreError(
-            f"{self.address}: the host could not do it ({error}); is its disk, or your quota there, full?"
+            f"{self.address}: the host could not do it ({error}); its disk, or your quota there, may be full"
         )
 
 
