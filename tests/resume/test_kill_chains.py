@@ -185,9 +185,12 @@ def test_sigterm_to_rank_1_alone_ends_both_ranks(server, tmp_path):
 
 
 def test_stock_lightning_does_not_pass_this_test(server, tmp_path):
-    """A check that can't fail proves nothing: the same chain, with what Lightning offers, ends with other weights."""
+    """A check that can't fail proves nothing: the same chain, with what Lightning offers, ends with other weights.
+
+    Killed while it validates, which is after the first steps: a run that is killed before them has lost nothing.
+    """
     setup = Setup(stock=True, averaging="averaged", accumulate=3, schedulers="plateau", workers=2, save_every=2)
-    chain = run_chain(server, setup, tmp_path, seed=0, kills=4)
+    chain = run_chain(server, setup, tmp_path, seed=0, kills=4, phases=("validation",))
     assert any("state_dict" in difference for difference in chain.differences)
     assert any("metrics.csv" in difference for difference in chain.differences)
 
