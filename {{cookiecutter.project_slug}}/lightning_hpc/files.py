@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all, results moved aside, and JSON.
+"""Files that appear whole or not at all, results moved aside, checksums, and JSON.
 
 Only the standard library is imported with this file: the post-generation hook uses it too, where nothing else may be.
 """
 
 import contextlib
 import glob
+import hashlib
 import json
 import math
 import os
@@ -103,3 +104,9 @@ def place_aside(path: Path) -> Path:
     old.mkdir(parents=True, exist_ok=True)
     number = 1 + sum(1 for _ in old.glob(f"{glob.escape(path.name)}-*"))
     return old / f"{path.name}-{number}"
+
+
+def hash_of(file: Path, algorithm: str = "sha256") -> str:
+    """A file's checksum, in lower-case hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -24,6 +24,13 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # Lightning must not wait for ranks that nobody starts.
 TASKS = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP", "SLURM_TASKS_PER_NODE")
 
+# What every ssh is told, beside the user's own configuration. Nothing of this machine's comes with it: no agent, no
+# forwarding, no terminal. A host that says nothing for a minute has gone.
+SSH_OPTIONS = (
+    "-T", "-a", "-x", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no",
+    "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
+)  # fmt: skip
+
 LOOK = 0.5  # seconds between two looks at whether a child's grace is over
 
 
@@ -38,7 +45,7 @@ class Child:
         dies_with_parent: ask it to save and end when this process is killed.
         grace: seconds that it has after a signal was handed on; then it is killed.
         output: the file that gets what it prints; None: it prints where this process does.
-        warm: a warm parent (warm.py), which forks the program if it can; own_group is as the parent's then.
+        warm: a warm parent (warm/), which forks the program if it can; own_group is as the parent's then.
     """
 
     def __init__(

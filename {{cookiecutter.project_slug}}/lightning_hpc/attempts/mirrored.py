@@ -23,10 +23,9 @@ from ..processes import is_other_rank
 from ..runs.folder import RunFolder
 from ..runs.owner import restarts
 from ..runs.run import Run
-from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, step_files
+from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, whole_steps
 from ..survive.checkpoint_io import unusable
 from ..survive.checkpoints import Checkpoints
-from ..survive.whole import is_complete
 
 LONGEST_WAIT = 7200.0  # seconds that other ranks wait for what rank 0 fetches
 
@@ -197,8 +196,7 @@ def is_ahead(pointer: Pointer, folder: RunFolder, check: Check) -> bool:
         check: says what is wrong with a checkpoint.
     """
     checkpoints = folder.path / "checkpoints"
-    here = [step for step, path in step_files(checkpoints).items() if is_complete(path)]
-    if pointer.step > max(here, default=0):
+    if pointer.step > max(whole_steps(checkpoints), default=0):
         return True
     if pointer.step == 0:
         return False

@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .source import Source, hash_of, public, without_secrets
+from ..files import hash_of
+from .source import Source, public, without_secrets
 from .staging import DownloadError, FailureNote, only_process, temporary_folder, touch
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,11 @@
 """What is to be downloaded: where it is, where it goes, and how to know that it has arrived."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ..files import hash_of
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,6 @@ def is_web_page(file: Path) -> bool:
     with file.open("rb") as stream:
         beginning = stream.read(512).lstrip().lower()
     return beginning.startswith((b"<!doctype html", b"<html"))
-
-
-def hash_of(file: Path, algorithm: str = "sha256") -> str:
-    """A file's checksum, in lower-case hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def public(url: str) -> str:

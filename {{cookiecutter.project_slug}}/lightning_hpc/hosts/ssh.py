@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..processes import SSH_OPTIONS
 from ..settings.errors import SettingsError
 
 # Where connections are shared. A socket's path is at most 100 characters long, which TMPDIR may use up.
@@ -23,12 +24,6 @@ SHARED = Path(f"/tmp/lightning-hpc-{os.getuid()}")
 PERSIST = "10m"  # how long a connection waits for the next command
 
 QUIET = 0.5  # seconds without a new word, after which ssh is taken to wait for an answer of the user's
-
-# Nothing of the laptop's comes with it; a host that says nothing for a minute has gone.
-OPTIONS = (
-    "-T", "-a", "-x", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none", "-o", "PermitLocalCommand=no",
-    "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
-)  # fmt: skip
 
 # What ssh says before it is logged in, and what helps. After any of these nothing has been sent.
 REFUSALS = (
@@ -54,25 +49,25 @@ class LostConnection(SettingsError):
 
 
 def options(host: str) -> list[str]:
-    """Options for ssh: those above, and for a connection that later calls share, unless the user's own does so.
+    """Options for ssh: those of every call, and for a connection that later calls share, unless the user's own does so.
 
     Args:
         host: as one types it after ssh.
     """
     configured = call(["ssh", "-G", "--", host]).lower()
     if re.search(r"^controlpath (?!none$)", configured, re.MULTILINE):
-        return [*OPTIONS]
+        return [*SSH_OPTIONS]
 
     # Nobody else may put a socket there.
     try:
         SHARED.mkdir(mode=0o700, exist_ok=True)
         there = SHARED.lstat()
     except OSError:
-        return [*OPTIONS]
+        return [*SSH_OPTIONS]
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or stat.S_IMODE(there.st_mode) & 0o077:
-        return [*OPTIONS]
+        return [*SSH_OPTIONS]
     path = f"ControlPath={SHARED}/%C"
-    return [*OPTIONS, "-o", "ControlMaster=auto", "-o", path, "-o", f"ControlPersist={PERSIST}"]
+    return [*SSH_OPTIONS, "-o", "ControlMaster=auto", "-o", path, "-o", f"ControlPersist={PERSIST}"]
 
 
 def call(command: Sequence[str]) -> str:

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..clusters.consequences import trainer_settings
 from ..clusters.resources import Resources, from_command_line, read_resources
 from ..experiments.experiment import RESOURCES, Experiment, only_submission
@@ -27,6 +25,7 @@ from ..settings.errors import SettingsError
 from ..settings.places import command, quoted, shown
 from ..settings.yaml_files import read_yaml
 from ..slurm.asked import written_down
+from ..slurm.batch import templates
 from ..slurm.submission import check_plan
 from .pods import Pod, left_out, pod_of, resources_of
 
@@ -118,14 +117,7 @@ def manifests(experiment: Experiment, runs: int, code: str, pod: Pod, root: Path
         pod: what each run gets.
         root: the project's folder.
     """
-    jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # this is no HTML; `tojson` quotes for YAML, too
-    )
+    jinja = templates(Path(__file__).parent / "templates")
     jinja.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 
     # In a pod the claim is the project's runs/, wherever the runs are here.

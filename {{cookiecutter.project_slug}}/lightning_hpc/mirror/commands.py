@@ -14,8 +14,8 @@ from ..settings.flat import Flat, find_settings_file, read_settings
 from ..settings.layers import BASE
 from ..settings.one_run import one_run_parser, run_of
 from ..settings.places import command, existing, in_project, shown
-from ..survive.checkpoint_files import step_files
-from ..survive.whole import damage, is_complete
+from ..survive.checkpoint_files import whole_steps
+from ..survive.whole import damage
 from .fence import Taken, check_free, new_owner, who
 from .fetch import Fetcher, asked, total
 from .pointer import POINTER, Piece, Pointer
@@ -61,7 +61,7 @@ def push(argv: Sequence[str], root: Path) -> int:
     if not config.is_file():
         raise SettingsError(f"{path} is not a run's folder: it has no config.yaml")
 
-    settings = mirror_of(arguments, read_settings(config), root)
+    settings = mirror_of(arguments, settings_of(arguments, root, read_settings(config)))
     folder = RunFolder(path)
     with folder.locked():
         status = folder.status()
@@ -87,10 +87,10 @@ def check_may_push(pointer: Pointer | None, folder: RunFolder, mirror: RunMirror
         return
     me = new_owner(folder.path, note=False)
     check_free(pointer, me, pointer.notice, lambda: asked(mirror.read), print)
-    here = [step for step, path in step_files(folder.path / "checkpoints").items() if is_complete(path)]
-    if pointer.step > max(here, default=0):
+    here = max(whole_steps(folder.path / "checkpoints"), default=0)
+    if pointer.step > here:
         raise MirrorError(
-            f"the mirror is ahead: step {pointer.step} is there and {max(here, default=0)} here. Fetch it: "
+            f"the mirror is ahead: step {pointer.step} is there and {here} here. Fetch it: "
             f"{command('Train.py', 'pull', folder.path)}"
         )
 
@@ -146,9 +146,9 @@ def pull(argv: Sequence[str], root: Path) -> int:
     if arguments.all and (arguments.run or arguments.named):
         raise SettingsError("--all means all runs: name none")
 
-    settings = mirror_of(arguments, {}, root)
-    runs = in_project(str(settings_of(arguments, root).get("runs_dir", "runs")))
-    store = opened(settings)
+    flat = settings_of(arguments, root)
+    runs = in_project(str(flat.get("runs_dir", "runs")))
+    store = opened(mirror_of(arguments, flat))
     if arguments.all:
         identities = sorted(all_runs(store))
     else:
@@ -181,10 +181,11 @@ def pull_one(mirror: RunMirror, pointer: Pointer, runs: Path, arguments: argpars
         state = f"{state}, by {who(pointer)}, last sign of life {ago:.0f} s ago"
     print(f"{folder.path}: step {pointer.step}, {state}")
 
-    here = [step for step, path in step_files(folder.path / "checkpoints").items() if is_complete(path)]
-    ahead = max(here, default=0) - pointer.step
-    if ahead > 0 or (ahead == 0 and here and folder.status().get("state") == state):
-        print(f"nothing to fetch: step {max(here)} is here")
+    here = whole_steps(folder.path / "checkpoints")
+    newest = max(here, default=0)
+    is_same = here and newest == pointer.step and folder.status().get("state") == state
+    if newest > pointer.step or is_same:
+        print(f"nothing to fetch: step {newest} is here")
         return
 
     if arguments.dry_run:
@@ -223,13 +224,13 @@ def settings_of(arguments: argparse.Namespace, root: Path, of_run: Flat | None =
     return flat
 
 
-def mirror_of(arguments: argparse.Namespace, of_run: Flat, root: Path) -> Mirror:
-    """The mirror that is meant: the command line wins over files that it names, these over the run's own settings.
+def mirror_of(arguments: argparse.Namespace, flat: Flat) -> Mirror:
+    """The mirror that is meant: the command line wins over what `settings_of` has found.
 
     Raises:
         SettingsError: none is named.
     """
-    flat = settings_of(arguments, root, of_run)
+    flat = dict(flat)
     if arguments.url:
         flat["mirror.url"] = arguments.url
     if arguments.public:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import sync_folder
+from ..files import hash_of, sync_folder
 from ..remote import Missing, StoreError
 from ..survive.checkpoint_files import give_name, remove_checkpoint
 from ..survive.whole import COMPLETE
 from .pointer import Copy, Piece, Pointer
 from .run_mirror import RunMirror
 from .settings import MirrorError
-from .staging import FOLDER, digest
+from .staging import FOLDER
 
 Check = Callable[[Path], str | None]
 Tell = Callable[[str], None]
@@ -155,7 +155,7 @@ class Fetcher:
     def _is_here(self, piece: Piece) -> bool:
         """True if the folder has this file already."""
         file = self.run / piece.place
-        return file.is_file() and file.stat().st_size == piece.size and digest(file) == piece.sha256
+        return file.is_file() and file.stat().st_size == piece.size and hash_of(file) == piece.sha256
 
     def _place(self, piece: Piece, target: Path) -> None:
         """Fetch a file, check it, and only then put it in its place.
@@ -172,7 +172,7 @@ class Fetcher:
         except Missing:
             raise Damaged(f"{self.mirror.address}/{piece.name} is not there, although the pointer names it") from None
 
-        size, found = part.stat().st_size, digest(part)
+        size, found = part.stat().st_size, hash_of(part)
         if (size, found) != (piece.size, piece.sha256):
             part.unlink()
             raise Damaged(

@@ -43,7 +43,6 @@ class Sender(threading.Thread):
     Attributes:
         taken: the line that says which machine has taken over the run; None while none has.
         sent: bytes that were sent, beside pointers.
-        busy: seconds that uploads took.
     """
 
     def __init__(self, upload: Upload) -> None:
@@ -51,7 +50,7 @@ class Sender(threading.Thread):
         self.upload = upload
         upload.pause = self._pause  # type: ignore[method-assign]
         self.taken: str | None = None
-        self.sent, self.busy = 0, 0.0
+        self.sent = 0
 
         self._changed = threading.Condition()
         self._staged: Staged | None = None
@@ -165,7 +164,6 @@ class Sender(threading.Thread):
         except Exception as error:  # also what a client's library raises: nothing here may end the run
             return self._failed(error, staged, best)
 
-        self.busy += time.monotonic() - began
         self._complete = ending
         self._succeeded(staged, best)
         return True

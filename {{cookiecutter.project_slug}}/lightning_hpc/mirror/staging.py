@@ -4,7 +4,6 @@ A checkpoint is never changed once it is written, so a second name keeps it whil
 no time and no space.
 """
 
-import hashlib
 import itertools
 import os
 import shutil
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..survive.checkpoint_files import read_meta, step_files
-from ..survive.whole import is_complete
+from ..files import hash_of
+from ..survive.checkpoint_files import read_meta, whole_steps
 from .pointer import Copy, Piece
 
 FOLDER = ".mirror"
@@ -57,13 +56,7 @@ class Staged:
 
 def piece_of(place: str, file: Path, sha256: str | None = None) -> Piece:
     """A file here as a file in the mirror."""
-    return Piece(place, file.stat().st_size, sha256 or digest(file))
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return Piece(place, file.stat().st_size, sha256 or hash_of(file))
 
 
 class Staging:
@@ -143,7 +136,7 @@ class Staging:
 
     def on_disk(self) -> Staged | None:
         """The newest whole checkpoint in the run's folder, wherever it comes from."""
-        steps = [step for step, path in step_files(self.run / "checkpoints").items() if is_complete(path)]
+        steps = whole_steps(self.run / "checkpoints")
         if not steps:
             return None
         kept = {entry["step"]: entry for entry in read_meta(self.run / "checkpoints").get("kept", [])}

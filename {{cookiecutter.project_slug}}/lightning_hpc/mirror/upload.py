@@ -12,7 +12,7 @@ from ..files import read_json
 from ..remote import StoreError
 from ..runs.folder import RunFolder
 from .fence import Taken, new_owner
-from .pointer import Copy, Piece, Pointer
+from .pointer import POINTER, Copy, Piece, Pointer
 from .run_mirror import RunMirror
 from .settings import Mirror
 from .staging import Staged, Staging
@@ -177,8 +177,7 @@ class Upload:
 
     def _delete_old(self, pointer: Pointer) -> None:
         """Delete what this pointer does not name, of what was there when this attempt began or was put there by it."""
-        old = (self._mine or set()) - pointer.names()
-        old = {name for name in old if name != "latest.json"}
+        old = (self._mine or set()) - pointer.names() - {POINTER}
         if old:
             self.pause()
             self.mirror.delete(sorted(old))

@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..settings.errors import SettingsError
-from .store import Missing, StoreError, check_size, is_part, part_of, relative, whole
-
-# After an hour without a change nobody is writing a part any more. Both times are the file system's own.
-ABANDONED = 3600.0
+from .store import ABANDONED, Missing, StoreError, check_size, is_part, part_of, relative, whole
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}

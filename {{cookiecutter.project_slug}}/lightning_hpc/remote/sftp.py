@@ -15,23 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..processes import SSH_OPTIONS
 from ..settings.errors import SettingsError
 from .ssh import Connection
-from .store import Missing, StoreError, check_size, is_part, part_of, relative, whole
+from .store import ABANDONED, Missing, StoreError, check_size, is_part, part_of, relative, whole
 
-OPTIONS = (
-    "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none",
-    "-o", "PermitLocalCommand=no", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15",
-    "-o", "ServerAliveCountMax=4",
-)  # fmt: skip
+OPTIONS = (*SSH_OPTIONS, "-o", "BatchMode=yes")
 
 # Signals that ask a run to stop go to the whole job. ssh has to outlive them, so that the last upload can end.
 DEAF = "trap '' HUP INT TERM USR1 USR2; exec ssh \"$@\""
 
 # What ssh says where trying again is in vain.
 REFUSED = "Permission denied|Host key verification failed|HOST IDENTIFICATION HAS CHANGED|Could not resolve hostname"
-
-ABANDONED = 3600.0  # as in folder.py
 
 # Bytes of one question for a part of a file, and how many are asked for before an answer is waited for.
 REQUEST = 32768

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+# Seconds after which nobody is writing a part any more, if it has not changed; both times are the file system's own.
+ABANDONED = 3600.0
+
 
 class StoreError(Exception):
     """A place could not do what it was asked for; the message is one line: what is wrong, where, and what to do.

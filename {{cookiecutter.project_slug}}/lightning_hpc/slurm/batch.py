@@ -76,14 +76,7 @@ def render(
         activate = activate or activation(preset, name, resources.account)
     if file is None:
         file = BY_HAND.get(kind) or experiment / f"{'job' if kind == 'array' else kind}.sbatch"
-    jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # this is no HTML; `quote` is for the shell
-    )
+    jinja = templates(Path(__file__).parent / "templates")
     jinja.filters["quote"] = quoted
     return jinja.get_template("job.sbatch.j2").render(
         preset=preset,
@@ -104,6 +97,18 @@ def render(
         slice=resources.slice if kind in SIGNALS else None,
         notice=resources.signal_seconds if kind in SIGNALS else None,
         missing=" ".join(f"--{key}=…" for key in preset.required if not getattr(resources, key)),
+    )
+
+
+def templates(folder: Path) -> Environment:
+    """The templates in a folder, of which a name that is misspelt is an error. They are no HTML: nothing is escaped."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,
     )
 
 

@@ -114,6 +114,15 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(files.items()))
 
 
+def whole_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder that are complete, ascending.
+
+    Raises:
+        OSError: as `step_files`.
+    """
+    return [step for step, path in step_files(folder).items() if is_complete(path)]
+
+
 def read_meta(folder: Path) -> dict[str, Any]:
     """Content of meta.json; {} if there is none or it can't be understood: it is a help, never a condition."""
     try:
@@ -129,7 +138,7 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 
 def whole_one(folder: Path) -> str:
     """One line about what is there when a save has failed: which checkpoint there is to resume from."""
-    steps = [step for step, path in step_files(folder).items() if is_complete(path)]
+    steps = whole_steps(folder)
     if not steps:
         return "there is no earlier one"
     return f"the one of step {steps[-1]} is still there"

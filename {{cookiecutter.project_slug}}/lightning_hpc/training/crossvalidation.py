@@ -79,26 +79,21 @@ def train_folds(folds: Sequence[Run], root: Path, again: bool) -> int:
     """
     environment = {name: value for name, value in os.environ.items() if name not in OF_THE_SWEEP}
     with Warm(root, own_group=False) as warm:
-        return train_one_by_one(folds, root, again, environment, warm)
+        for number, fold in enumerate(folds, start=1):
+            done = fold.folder.status().get("state") == "done"
+            if done and not again:
+                code = (fold.folder.status(), root, fold.folder.path.parent.parent, fold.settings.flat)
+                for line in warn_of_other_code(*code):
+                    print(f"fold {number} of {len(folds)} is done; {line}", flush=True)
+                continue
+            print(f"fold {number} of {len(folds)}", flush=True)
+            warm.get_ready(environment)
 
-
-def train_one_by_one(folds: Sequence[Run], root: Path, again: bool, environment: Mapping[str, str], warm: Warm) -> int:
-    """The same, with the folds' environment and the warm parent that forks them."""
-    for number, fold in enumerate(folds, start=1):
-        done = fold.folder.status().get("state") == "done"
-        if done and not again:
-            code = (fold.folder.status(), root, fold.folder.path.parent.parent, fold.settings.flat)
-            for line in warn_of_other_code(*code):
-                print(f"fold {number} of {len(folds)} is done; {line}", flush=True)
-            continue
-        print(f"fold {number} of {len(folds)}", flush=True)
-
-        # A signal may have come between two folds, when there was none to hand it on to.
-        warm.get_ready(environment)
-        stopped = signals.received()
-        code = EXIT_CODES[stopped] if stopped else train(fold, root, environment, warm)
-        if code != 0:
-            return code
+            # A signal may have come between two folds, when there was none to hand it on to.
+            stopped = signals.received()
+            code = EXIT_CODES[stopped] if stopped else train(fold, root, environment, warm)
+            if code != 0:
+                return code
     return 0
 
 

@@ -40,14 +40,7 @@ from ..settings.flat import Flat
 from ..settings.parser import CLI
 from ..settings.places import command, in_project, shown
 from ..settings.yaml_files import dump
-from ..survive.checkpoint_files import (
-    CheckpointError,
-    Found,
-    check_nothing_lost,
-    find_checkpoint,
-    is_own,
-    read_meta,
-)
+from ..survive.checkpoint_files import CheckpointError, Found, check_nothing_lost, find_checkpoint, is_own, read_meta
 from ..survive.checkpoint_io import unusable
 from ..trackers.chosen import finish_trackers
 from ..trackers.tracker import Tracker

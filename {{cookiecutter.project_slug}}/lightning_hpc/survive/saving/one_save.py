@@ -1,6 +1,5 @@
 """One save: from what Lightning has put together to a checkpoint that is whole, has its names, and is told of."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
 
+from ...files import finite
 from ...values.ranks import together
 from ..checkpoint_files import remove_checkpoint
 from ..checkpoint_io import AtomicCheckpointIO
@@ -52,7 +52,7 @@ class Save:
         self.started, self.step = time.monotonic(), trainer.global_step
         self.path = folder / f"step-{self.step:08d}.ckpt"
         self.is_best, self.best_before, self._best_entry = best.due, best.saved, best.entry()
-        metrics = finite_metrics(trainer)
+        metrics = finite({name: float(value) for name, value in sorted(trainer.callback_metrics.items())})
         self.entry: dict[str, Any] = dict(
             file=self.path.name, step=self.step, epoch=trainer.current_epoch, metrics=metrics, config=config
         )
@@ -133,12 +133,6 @@ class Save:
     def _seconds(self) -> float:
         """Since it has begun."""
         return round(time.monotonic() - self.started, 3)
-
-
-def finite_metrics(trainer: Trainer) -> dict[str, float | None]:
-    """The newest value of each metric; None for NaN and infinity, for which JSON has no word."""
-    values = {name: float(tensor) for name, tensor in sorted(trainer.callback_metrics.items())}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def copy_for_thread(trainer: Trainer, checkpoint: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
