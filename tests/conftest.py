@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from baked import project, train  # noqa: F401
+from chromium import browser  # noqa: F401
 from hypothesis import settings
 from private_sshd import sshd  # noqa: F401
 from small_disk import small_disk  # noqa: F401

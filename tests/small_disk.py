@@ -1,8 +1,11 @@
-"""A disk that can really be full."""
+"""Disks that are full: a small one, which really can be, and a limit that works for every user."""
 
 import os
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"can't mount here: {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", disk], check=True)
+
+
+@contextmanager
+def no_file_larger_than(size: int):
+    """A disk that is full, as far as this process can tell: works for every user."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -1,9 +1,7 @@
 """Uploads that are killed or disturbed: a mirror has the state before or the state after, and nothing else counts."""
 
-import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_run import IDENTITY, content, make_run, save, send, stranger, upload_of, weights
+from small_disk import no_file_larger_than
 
 from lightning_hpc.mirror import pointer as pointers
 from lightning_hpc.mirror.fence import Taken
@@ -50,19 +49,6 @@ def fetched(address: str, target: Path) -> tuple[int, list[str]]:
     assert len((target / "metrics.csv").read_text().splitlines()) > done.step
     assert json.loads((target / "status.json").read_text())["identity"] == IDENTITY
     return done.step, done.damaged
-
-
-@contextlib.contextmanager
-def no_file_larger_than(size: int):
-    """A disk that is full, as far as this process can tell."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def in_a_process(folder, address, step, phase="none"):

@@ -70,6 +70,14 @@ def wandb_proxy(wandb_server: ArtifactsStandIn) -> Iterator[FaultyProxy]:
         yield proxy
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file to put somewhere."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
 def told_the_client(place: HubPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client reads its environment when it is imported, and another test of this process can have done that."""
     from huggingface_hub import constants

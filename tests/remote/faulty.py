@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
-from loopback import Server
+from loopback import LoopbackServer, body_of, reply
 
 # Headers that belong to one connection, not to the message.
 OF_A_CONNECTION = {"connection", "transfer-encoding", "content-length", "keep-alive"}
@@ -45,7 +45,7 @@ class Fault:
     lost_answer: bool = False
 
 
-class FaultyProxy:
+class FaultyProxy(LoopbackServer):
     """The proxy; it runs inside `with FaultyProxy(url) as proxy:`.
 
     Args:
@@ -64,32 +64,7 @@ class FaultyProxy:
         self.requests: list[str] = []
         self.watch: Callable[[str], bool] = lambda request: False
         self.lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                with contextlib.suppress(OSError):
-                    outer.serve(self)
-
-            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing: the terminal belongs to the tests."""
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.05), daemon=True)
-
-    def __enter__(self) -> "FaultyProxy":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+        super().__init__()
 
     def due(self, request: str) -> Fault | None:
         """The fault that this request gets."""
@@ -105,11 +80,15 @@ class FaultyProxy:
             return fault
 
     def serve(self, client: BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        with contextlib.suppress(OSError):
+            self.answer(client)
+
+    def answer(self, client: BaseHTTPRequestHandler) -> None:
+        """Answer one request, or do what is wrong with it."""
         if "chunked" in client.headers.get("Transfer-Encoding", ""):
             body = read_chunks(client.rfile)
         else:
-            body = client.rfile.read(int(client.headers.get("Content-Length") or 0))
+            body = body_of(client)
 
         fault = self.due(f"{client.command} {client.path}")
         if fault and fault.seconds:
@@ -145,21 +124,6 @@ class FaultyProxy:
             return answer.status, kept, content
         finally:
             connection.close()
-
-
-def reply(
-    client: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, sent: int | None = None
-) -> None:
-    """Send an answer, or so many bytes of it."""
-    client.send_response_only(status)
-    for name, value in headers.items():
-        client.send_header(name, value)
-    if "Content-Length" not in headers:
-        client.send_header("Content-Length", str(len(body)))
-    client.end_headers()
-    if client.command != "HEAD":
-        client.wfile.write(body[:sent])
-        client.wfile.flush()
 
 
 def end(client: BaseHTTPRequestHandler) -> None:

@@ -6,15 +6,15 @@ import threading
 import uuid
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from loopback import Server
+from loopback import LoopbackServer, body_of
+from loopback import reply as send
 
 PAGE = 3  # files in one answer of a listing, so that some need more
 
 
-class GoogleStandIn:
+class GoogleStandIn(LoopbackServer):
     """The server; it runs inside `with GoogleStandIn(token) as google:`.
 
     Args:
@@ -30,38 +30,14 @@ class GoogleStandIn:
         self.token = token
         self.buckets: dict[str, dict[str, bytes]] = {}
         self.uploads: dict[str, tuple[str, str, bytes]] = {}
-        lock, outer = threading.Lock(), self
+        self.one_at_a_time = threading.Lock()
+        super().__init__()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with lock:
-                    status, headers, content = outer.handle(self.command, self.path, self.headers, body)
-                self.send_response_only(status)
-                for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do_DELETE = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing: the terminal belongs to the tests."""
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.05))
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
+        with self.one_at_a_time:
+            answer = self.handle(request.command, request.path, request.headers, body)
+        send(request, *answer)
 
     def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict, bytes]:
         """Status, headers and content of an answer."""

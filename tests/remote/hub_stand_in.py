@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from loopback import Json, Server
+from loopback import Json, LoopbackServer, body_of, reply
 
 OWNER = "researcher"
 
@@ -42,7 +42,7 @@ class Answer(Exception):
         self.headers = {"X-Error-Code": code, "X-Error-Message": text or code}
 
 
-class HubStandIn:
+class HubStandIn(LoopbackServer):
     """The server; it runs inside `with HubStandIn() as hub:`.
 
     Attributes:
@@ -58,44 +58,22 @@ class HubStandIn:
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.unknown: list[str] = []
-        lock, outer = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with lock:
-                    try:
-                        status, headers, content = outer.handle(self, body)
-                    except Answer as error:
-                        status, headers, content = error.status, error.headers, b"{}"
-                self.send_response_only(status)
-                for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command != "HEAD":
-                    with contextlib.suppress(OSError):
-                        self.wfile.write(content)
-
-            do_GET = do_HEAD = do_POST = do_PUT = answer
-
-            def log_message(self, *_: Any) -> None:
-                """Nothing: the terminal belongs to the tests."""
-
-        self.http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=0.05), daemon=True)
-
-    def __enter__(self) -> "HubStandIn":
-        self.thread.start()
-        return self
+        self.one_at_a_time = threading.Lock()
+        super().__init__()
 
     def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+        super().__exit__()
         assert not self.unknown, f"the client asked for what the stand-in does not know: {self.unknown}"
+
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = body_of(request)
+        with self.one_at_a_time:
+            try:
+                status, headers, content = self.handle(request, body)
+            except Answer as error:
+                status, headers, content = error.status, error.headers, b"{}"
+        with contextlib.suppress(OSError):
+            reply(request, status, headers, content)
 
     def handle(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Answer a request: status, headers and content."""

@@ -1,6 +1,7 @@
 """Places for files as the tests of drivers need them: a URL, and a way to break what is behind it."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ KINDS = ["folder", "memory", "s3", "google", "hub", "sftp", "wandb"]
 UNREACHABLE, TRUNCATED = "unreachable", "truncated"
 WRONG_KEY, FORBIDDEN, QUOTA = "wrong key", "forbidden", "quota"
 BROKEN, BUSY, BUSY_FOR_7_S, STRAY_404 = "server error", "too many requests", "wait for 7 s", "a 404 of something else"
+
+
+def operations(store: Store, file: Path, target: Path) -> Iterator[Callable[[], Any]]:
+    """All that a place can be asked for, with a file of one name: each does it when it is called."""
+    yield lambda: store.list("")
+    yield lambda: store.get("run/x", target)
+    yield lambda: store.put({"run/x": file})
+    yield lambda: store.delete(["run/x"])
 
 
 class Place:

@@ -19,13 +19,6 @@ def project(make_place):
     return make_place("wandb")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    return path
-
-
 def versions(server: ArtifactsStandIn, place) -> list[tuple[str, set[str]]]:
     """Collection and files of what W&B keeps of a project, without the file that makes each version a new one."""
     return [(one.collection, set(one.files) - {".put"}) for one in server.kept(place.name)]

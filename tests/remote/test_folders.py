@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from places import FolderPlace
+from places import FolderPlace, operations
 
 from lightning_hpc.remote import StoreError, open_store
 from lightning_hpc.settings.errors import SettingsError
@@ -18,22 +18,10 @@ def folder(tmp_path: Path) -> FolderPlace:
     return FolderPlace(tmp_path)
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    return path
-
-
 def test_a_folder_that_is_not_there_is_not_an_empty_one(tmp_path, file):
     """The disk may not be mounted: a run must not begin anew for that, nor fill the disk below the mount."""
     store = open_store(f"file://{tmp_path}/nowhere")
-    for act in (
-        lambda: store.list(""),
-        lambda: store.get("run/latest.json", tmp_path / "target"),
-        lambda: store.put({"run/file": file}),
-        lambda: store.delete(["run/file"]),
-    ):
+    for act in operations(store, file, tmp_path / "target"):
         with pytest.raises(StoreError, match="Is the disk mounted.*mkdir -p") as caught:
             act()
         assert caught.value.permanent

@@ -4,12 +4,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from faulty import Fault
 from google_stand_in import PAGE
-from places import GooglePlace
+from places import GooglePlace, operations
 
 from lightning_hpc.remote import Missing, StoreError, open_store
 
@@ -21,21 +20,9 @@ def bucket(make_place) -> GooglePlace:
     return make_place("google")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    return path
-
-
 def test_a_bucket_that_is_not_there_is_no_empty_one(bucket, file, tmp_path):
     store = open_store("gs://no-such-bucket/project")
-    for act in (
-        lambda: store.list(""),
-        lambda: store.get("run/x", tmp_path / "target"),
-        lambda: store.put({"run/x": file}),
-        lambda: store.delete(["run/x"]),
-    ):
+    for act in operations(store, file, tmp_path / "target"):
         with pytest.raises(StoreError, match="no such place.*notFound") as caught:
             act()
         assert type(caught.value) is StoreError and caught.value.permanent

@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from faulty import Fault
-from places import S3Place
+from places import S3Place, operations
 
 from lightning_hpc.remote import StoreError, open_store
 from lightning_hpc.remote.answers import refused
@@ -22,21 +21,9 @@ def bucket(make_place) -> S3Place:
     return make_place("s3")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    return path
-
-
 def test_a_bucket_that_is_not_there_is_no_empty_one(bucket, file, tmp_path):
     store = open_store("s3://no-such-bucket/project")
-    for act in (
-        lambda: store.list(""),
-        lambda: store.get("run/x", tmp_path / "target"),
-        lambda: store.put({"run/x": file}),
-        lambda: store.delete(["run/x"]),
-    ):
+    for act in operations(store, file, tmp_path / "target"):
         with pytest.raises(StoreError, match="no such place.*NoSuchBucket") as caught:
             act()
         assert type(caught.value) is StoreError and caught.value.permanent

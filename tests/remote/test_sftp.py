@@ -20,13 +20,6 @@ def host(make_place) -> SftpPlace:
     return make_place("sftp")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    return path
-
-
 def test_one_login_serves_all_and_a_new_one_follows_when_it_has_ended(host, file):
     store, before = host.open(), host.sshd.logins()
     store.put({"run/a": file})

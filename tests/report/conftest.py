@@ -1,7 +1,5 @@
-"""A real browser, and folders of runs to show in it."""
+"""Pages in a real browser, and folders of runs to show in it."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +7,6 @@ import pytest
 from made_runs import write_run
 
 from lightning_hpc import entrance
-
-# Without its own services, which would look for hosts that are not there.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium. Without it the tests are skipped, but fail in continuous integration."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here")
-
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

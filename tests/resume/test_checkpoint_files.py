@@ -3,18 +3,17 @@
 import enum
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter, OrderedDict, defaultdict, namedtuple
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_disk import no_file_larger_than
 
 from lightning_hpc.files import atomic_write
 from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, give_name, is_own, remove_parts
@@ -26,19 +25,6 @@ from lightning_hpc.values.plain_data import NotPlain, plain_checkpoint, plain_va
 def save(path: Path, megabytes: float = 0.1) -> Path:
     AtomicCheckpointIO().save_checkpoint(dict(weights=torch.ones(int(megabytes * 2**18)), name=path.name), path)
     return path
-
-
-@contextmanager
-def no_file_larger_than(size: int):
-    """A disk that is full, as far as this process can tell: works for every user."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):

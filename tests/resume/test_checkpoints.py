@@ -18,7 +18,7 @@ import torch
 from chain import rows_without_times
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
-from test_checkpoint_files import no_file_larger_than
+from small_disk import no_file_larger_than
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.aggregation import RunningMean
 from torchmetrics.classification import BinaryAccuracy

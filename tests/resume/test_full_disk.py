@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from test_checkpoint_files import no_file_larger_than
+from small_disk import no_file_larger_than
 
 from lightning_hpc.runs import folder as module
 from lightning_hpc.runs.folder import RESERVE, RunFolder

@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from test_checkpoint_files import no_file_larger_than
+from small_disk import no_file_larger_than
 
 from lightning_hpc.survive.metrics_file import MetricsFile
 

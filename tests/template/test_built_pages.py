@@ -1,15 +1,11 @@
 """The pages as `make docs` builds them, in a browser: nothing comes from elsewhere, and everybody can read them."""
 
-import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 TELEPHONE, DESK = 360, 1400  # pixels
 
 pytestmark = pytest.mark.slow
@@ -21,21 +17,6 @@ def built() -> Path:
     done = subprocess.run(["make", "docs"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return ROOT / "docs" / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium. Without it the tests are skipped, but fail in continuous integration."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here")
-
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 def pages(built: Path) -> list[Path]:
