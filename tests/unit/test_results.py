@@ -63,6 +63,12 @@ def runs(tmp_path):
     return folder
 
 
+def test_where_a_copy_of_a_run_is_makes_no_difference(tmp_path):
+    for name, url in (("000", "s3://one/place"), ("001", "s3://another/place")):
+        run(tmp_path / "x" / name, lr=float(name) + 1, changes={"mirror.url": url, "mirror.public": False})
+    assert read(tmp_path).settings == ["model.lr"]
+
+
 @given(st.lists(st.dictionaries(st.sampled_from(["lr", "width", "name", "block1"]), VALUES), min_size=2, max_size=6))
 def test_files_read_by_comparison_are_what_the_parser_makes_of_them(many):
     files = SimilarFiles()

@@ -12,12 +12,9 @@ from .rows import AFTER, Row
 if TYPE_CHECKING:
     import pandas as pd
 
-# Settings that differ between runs without being a difference: the folder and the name say them, or where a copy is.
-NOT_SHOWN = (
-    "name",
-    "runs_dir",
-    *(f"mirror.{key}" for key in ("url", "every_n_minutes", "take_over_after_minutes", "public")),
-)
+# Settings, and sections of them, that differ between runs without being a difference: the folder and the name say
+# them, or where a copy is.
+NOT_SHOWN = ("name", "runs_dir", "mirror")
 
 
 class Summary:
@@ -62,7 +59,7 @@ class Summary:
         hidden = set(NOT_SHOWN)
         if "trial" in columns and all(row.seed_is_trial() for row in self.rows):
             hidden.add("seed_everything")
-        return [key for key in columns if key not in hidden]
+        return [key for key in columns if key.partition(".")[0] not in hidden]
 
     @cached_property
     def metrics(self) -> list[str]:
