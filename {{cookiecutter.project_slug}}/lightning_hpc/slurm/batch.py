@@ -36,7 +36,7 @@ WAIT = 300
 # What goes into a container by name, as patterns for bash; all else of the node stays outside, such as its PYTHONPATH.
 INTO_CONTAINER = (
     "SLURM_*", "JOB_BEGAN", "RESUBMITTED*", "MASTER_*", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_*", "WANDB_*",
-    "NOTIFY_*", "HF_*", "AWS_*", "LIGHTNING_HPC_*",
+    "NOTIFY_*", "HF_*", "AWS_*", "GOOGLE_*", "LIGHTNING_HPC_*",
 )  # fmt: skip
 
 # What a job's name ends with, beside the experiment's.
