@@ -4,13 +4,13 @@ A marker in a page, on a line of its own, is replaced by the chart of that name 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 DATA = Path(__file__).parent / "benchmarks" / "data"
-WIDTH, ROW, LABELS, NUMBERS = 760, 24, 330, 90  # pixels: of the chart, of a bar's row, left of the bars, right of them
 Rows = list[dict[str, Any]]
 
 
@@ -49,7 +49,12 @@ def of_column(label: str, value: str, ours: str, text: Callable[[float], str]) -
     def bars(rows: Rows) -> list[Bar]:
         numbers = [row for row in rows if isinstance(row.get(value), int | float)]
         return [
-            Bar(str(row[label]), row[value], text(row[value]), any(part in str(row[label]) for part in ours.split("|")))
+            Bar(
+                str(row[label]).replace("`", ""),
+                row[value],
+                text(row[value]),
+                any(part in str(row[label]) for part in ours.split("|")),
+            )
             for row in numbers
         ]
 
@@ -73,17 +78,74 @@ def of_pairs(group: str, theirs: str, ours: str, words: tuple[str, str]) -> Call
 def cka(rows: Rows) -> list[Bar]:
     """Each tool's time on each network, as a multiple of this template's."""
     timed = [row for row in rows if isinstance(row.get("× template"), int | float)]
+    cases = [row["case"] for row in timed]
+    timed.sort(key=lambda row: (cases.index(row["case"]), row["tool"] == "template"))
     return [
         Bar(f"{row['case']}: {row['tool']}", row["× template"], f"{row['× template']:.3g} ×", row["tool"] == "template")
         for row in timed
     ]
 
 
+def still(rows: Rows) -> list[Bar]:
+    """How long each way to save holds up training, as a multiple of a copy in memory."""
+    ways = {"torch.save": "torch.save", "async_save": "async_save", "this template": "ours"}
+    made = []
+    for row in rows:
+        for way, column in ways.items():
+            ratio = row[f"{column}, CPU s"] / row["copy, CPU s"]
+            label = f"{row['parameters, MB']:,} MB, {way}"
+            made.append(Bar(label, ratio, f"{ratio:.2g} ×", way == "this template"))
+    return made
+
+
+def batches(rows: Rows) -> list[Bar]:
+    """What a batch of the larger set takes, with the plain loader and with the exact one."""
+    made = []
+    for row in rows[len(rows) // 2 :]:
+        kind = f"{row['of']}, {row['workers']} workers"
+        plain = row["DataLoader, CPU µs a batch"]
+        ours = plain / row["ratio"]
+        made.append(Bar(f"{kind}: DataLoader", plain, f"{plain:.0f} µs"))
+        made.append(Bar(f"{kind}: this template", ours, f"{ours:.0f} µs", ours=True))
+    return made
+
+
+def orders(column: str, text: Callable[[float], str]) -> Callable[[Rows], list[Bar]]:
+    """What the order of a shuffled epoch takes in this process; cells are such as `85 (DataLoader 464)`."""
+
+    def bars(rows: Rows) -> list[Bar]:
+        made = []
+        for row in rows:
+            if row["of"] != "rows" or row["workers"]:
+                continue
+            ours, plain = (float(word) for word in re.findall(r"[\d.]+", row[column]))
+            samples = f"{float(row['samples']):,.0f} samples"
+            made.append(Bar(f"{samples}, DataLoader", plain, text(plain)))
+            made.append(Bar(f"{samples}, this template", ours, text(ours), ours=True))
+        return made
+
+    return bars
+
+
+def uploads(rows: Rows) -> list[Bar]:
+    """How fast a checkpoint goes up, beside a plain copy of the same file."""
+    made = []
+    for row in rows:
+        if not row["measured"].endswith("MB/s"):
+            continue
+        rate = float(row["measured"].split()[0])
+        plain = rate * float(row["ratio"])
+        made.append(Bar(f"{row['what']}, a plain copy", plain, f"{plain:.0f} MB/s"))
+        made.append(Bar(f"{row['what']}, this template", rate, f"{rate:.0f} MB/s", ours=True))
+    return made
+
+
 def kills(rows: Rows) -> list[Bar]:
     """Of the ways to train that a system has, the share that ends equal to the bit."""
     made = []
-    for system in ("this template", "stock Lightning", "accelerate"):
-        answers = [row[system] for row in rows if row.get(system, "–") != "–"]
+    ways = [row for row in rows if row["way"] != "all"]
+    for system in ("accelerate", "stock Lightning", "this template"):
+        answers = [row[system] for row in ways if row.get(system, "–") != "–"]
         equal = answers.count("equal to the bit")
         if answers:
             made.append(Bar(system, equal / len(answers), f"{equal} of {len(answers)}", system == "this template"))
@@ -122,30 +184,25 @@ CHARTS = {
     "generation": Chart(
         "generation.json", "Least CPU seconds", of_column("case", "least CPU s", "complete|without hooks", seconds)
     ),
-    "sweeps": Chart("sweeps.json", "Trials a second", of_column("case", "trials/s", "agents", "{:.3g}".format)),
+    "sweeps": Chart(
+        "sweeps.json", "CPU seconds of a trial of ten steps", of_column("case", "CPU s/trial", "local sweep", seconds)
+    ),
+    "start": Chart("start.json", "CPU seconds until the first step", of_column("start", "CPU s", "template", seconds)),
+    "checkpoints": Chart("checkpoints.json", "CPU time that training waits for, as a multiple of a copy", still),
+    "loaders": Chart("loaders.json", "CPU time of a batch of 64 samples", batches),
+    "order": Chart("loaders.json", "Memory that a shuffled epoch takes", orders("memory, MB", "{:.0f} MB".format)),
+    "mirror": Chart("mirror.json", "Speed of an upload", uploads),
 }
 
 
 def chart(name: str) -> str:
-    """The chart of that name as SVG within a page."""
+    """The chart of that name as HTML within a page; pages.css makes bars of the shares of the longest."""
     file, title, make = CHARTS[name]
     bars = list(make(json.loads((DATA / file).read_text(encoding="utf-8"))["rows"]))
     longest = max(bar.value for bar in bars)
-    lines = []
-    for number, bar in enumerate(bars):
-        y = number * ROW
-        length = max(bar.value / longest * (WIDTH - LABELS - NUMBERS), 1)
+    lines = ['<figure class="chart">', f"<figcaption>{escape(title)}</figcaption>", "<dl>"]
+    for bar in bars:
         kind = ' class="ours"' if bar.ours else ""
-        label = bar.label if len(bar.label) < 50 else f"{bar.label[:48]}…"
-        lines += [
-            f'<text x="{LABELS - 8}" y="{y + 16}" text-anchor="end">{escape(label)}</text>',
-            f'<rect{kind} x="{LABELS}" y="{y + 4}" width="{length:.1f}" height="{ROW - 8}" rx="2"/>',
-            f'<text x="{LABELS + length + 6:.0f}" y="{y + 16}">{escape(bar.text)}</text>',
-        ]
-    said = "; ".join(f"{bar.label}: {bar.text}" for bar in bars)
-    head = f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {len(bars) * ROW}" xmlns="http://www.w3.org/2000/svg">'
-    body = "\n".join(lines)
-    return (
-        f"<figure>\n<figcaption>{escape(title)}</figcaption>\n"
-        f"{head}\n<title>{escape(f'{title}. {said}')}</title>\n{body}\n</svg>\n</figure>\n"
-    )
+        drawn = f'<span style="--share: {bar.value / longest:.3f}"></span>'
+        lines.append(f"<dt>{escape(bar.label)}</dt><dd{kind}>{drawn}{escape(bar.text)}</dd>")
+    return "\n".join([*lines, "</dl>", "</figure>", ""])

@@ -4,6 +4,7 @@ test_docs.py runs the commands on the pages; here is what can be wrong without a
 """
 
 import ast
+import json
 import re
 import shutil
 import sys
@@ -156,9 +157,21 @@ def test_figures_have_been_measured():
             assert (DOCS / "benchmarks" / "data" / file).is_file(), f"{page.name}: {file}"
         for name in re.findall(r"<!-- chart: (\S+) -->", text_of(page)):
             drawn = charts.chart(name)
-            assert "\n\n" not in drawn.strip() and drawn.count("<rect") >= 2 and 'class="ours"' in drawn, name
+            assert "\n\n" not in drawn.strip() and drawn.count("<dd") >= 2 and 'class="ours"' in drawn, name
     charted = {text for page in PAGES for text in re.findall(r"<!-- chart: (\S+) -->", text_of(page))}
     assert charted == set(charts.CHARTS)
+
+
+def test_the_chart_of_kills_counts_what_its_table_counts():
+    import charts
+
+    rows = json.loads((DOCS / "benchmarks" / "data" / "kill_chain.json").read_text(encoding="utf-8"))["rows"]
+    bars = {bar.label: bar.text for bar in charts.kills(rows)}
+    for system, said in rows[-1].items():
+        if total := re.fullmatch(r"(\d+) of (\d+) differ", str(said)):
+            differ, ways = map(int, total.groups())
+            assert bars.pop(system) == f"{ways - differ} of {ways}"
+    assert not bars
 
 
 def test_variables_that_are_read_are_in_the_reference():
