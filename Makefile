@@ -47,8 +47,8 @@ lint: .venv/installed  ## check the style of the template, its tests and both pa
 docs: build/docs-env/installed  ## build the documentation into docs/_build
 	build/docs-env/bin/sphinx-build -W --keep-going --fresh-env -b html docs docs/_build/html
 
-bench: .venv/installed  ## measure everything, an hour: docs/benchmarks says how to run one
-	for name in generation step_overhead kill_chain loaders cka launch slices packing sweeps results; do .venv/bin/python benchmarks/$$name.py || exit 1; done
+bench: .venv/installed  ## measure everything, hours: docs/benchmarks says how to run one
+	for name in generation start step_overhead kill_chain checkpoints loaders cka launch slices packing mirror sweeps results; do .venv/bin/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove environments and everything built
 	rm -rf .venv build docs/_build

@@ -66,6 +66,10 @@ SlurmdParameters=config_overrides
 KillWait=5
 MinJobAge=3600
 MailProg=/bin/true
+"""
+
+# Which nodes there are and what is on them, and the partitions; and which GPUs the nodes have.
+LAYOUT = """\
 NodeName=127.0.0.[1-6] NodeHostname=localhost NodeAddr=127.0.0.1 Port={first}-{last} CPUs=8 RealMemory=8000 Gres=gpu:8
 PartitionName=main Nodes=127.0.0.[1-2] Default=YES MaxTime=2-0 DefaultTime=10 PriorityTier=1
 PartitionName=patient Nodes=127.0.0.3 MaxTime=2-0 DefaultTime=10 PriorityTier=1 GraceTime=15
@@ -73,6 +77,7 @@ PartitionName=restless Nodes=127.0.0.4 MaxTime=2-0 DefaultTime=10 PriorityTier=1
 PartitionName=failing Nodes=127.0.0.[5-6] MaxTime=2-0 DefaultTime=10 PriorityTier=1
 PartitionName=high Nodes=127.0.0.[3-4] MaxTime=1-0 DefaultTime=10 PriorityTier=10
 """
+GPUS = "Name=gpu File={folder}/gpu[0-7]\n"
 
 # An sbatch that writes its command line down before it goes on as the real one. Where `limit_queue` was called it says
 # no, in SLURM's words, as one with MaxSubmitJobs does: that needs accounting, which is not here.
@@ -132,10 +137,13 @@ class PrivateSlurm:
 
     Args:
         limits_memory: kill what needs more memory than it has asked for.
+        layout: other nodes and partitions, as lines of slurm.conf.
+        gpus: their GPUs, as lines of gres.conf.
+        rules: what the site refuses, as a job_submit.lua.
     """
 
-    def __init__(self, limits_memory: bool = False) -> None:
-        self.limits_memory = limits_memory
+    def __init__(self, limits_memory: bool = False, layout: str = LAYOUT, gpus: str = GPUS, rules: str = "") -> None:
+        self.limits_memory, self.layout, self.gpus, self.rules = limits_memory, layout, gpus, rules
 
     def __enter__(self) -> "PrivateSlurm":
         # Short: a path of about 100 characters would be too long for a Unix socket.
@@ -147,11 +155,15 @@ class PrivateSlurm:
             (self.folder / name).mkdir()
         values = dict(port=port, first=port + 1, last=port + len(NODES), folder=self.folder, user=getpass.getuser())
         values["gather"] = "linux" if self.limits_memory else "none"
-        config = CONFIG + (LIMITED_MEMORY if self.limits_memory else "")
+        values["ports"] = range(port + 1, port + 1 + len(NODES))
+        config = CONFIG + self.layout + (LIMITED_MEMORY if self.limits_memory else "")
+        if self.rules:
+            config += "JobSubmitPlugins=lua\n"
+            (self.folder / "job_submit.lua").write_text(self.rules)
         (self.folder / "slurm.conf").write_text(config.format(**values))
         for number in range(8):
             (self.folder / f"gpu{number}").symlink_to(os.devnull)
-        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-7]\n")
+        (self.folder / "gres.conf").write_text(self.gpus.format(folder=self.folder))
 
         counting = self.folder / "bin" / "sbatch"
         counting.write_text(SBATCH.format(folder=self.folder, sbatch=shutil.which("sbatch", path=PATH)))

@@ -149,6 +149,12 @@ def test_the_picture_of_the_rooms_is_the_table_of_the_imports():
     assert diagrams.reachable(drawn) == diagrams.reachable(test_rooms.MAY_IMPORT), again
 
 
+def test_all_folders_of_tests_are_on_the_ladder():
+    page = text_of(DOCS / "template.md").split("## The tests' ladder")[1].split("\n## ")[0]
+    there = {file.parent.name for file in ROOT.glob("tests/*/*.py")}
+    assert set(re.findall(r"`tests/(\w+)`", page)) == there
+
+
 def test_figures_have_been_measured():
     import charts
 

@@ -8,12 +8,12 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import ladder
 import pytest
 import yaml
+from page_blocks import BLOCK, blocks, commands, named_file
 
 ROOT = ladder.ROOT
 filled_in = ladder.load_module(ROOT / "docs" / "filled_in.py")
@@ -31,7 +31,6 @@ NOT_HERE = {
     "resources.yaml",
 }
 GENERATED_README = "my-research-project/README.md"
-BLOCK = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 # Commands that can't run here, by a part of them.
 SKIPPED = {
@@ -44,35 +43,20 @@ NEED_A_GPU = ("trainer/gpu.yaml", "trainer/ddp.yaml", "trainer/fsdp.yaml", "trai
 QUICK = {"--trainer.max_epochs": "1", "--trainer.limit_train_batches": "2", "--trainer.limit_val_batches": "2"}
 HERE = "--runs_dir=runs"  # the project is everybody's, the folder of the test is not
 FEWER = {"--folds 5": "--folds 2"}
-# On the pages of tutorials these programs run, too, where they neither need a cluster nor write into the project.
+# These programs run, too, where they neither need a cluster nor write into the project.
 DOORS = {"Report.py": "report", "SlurmTrain.py": "slurm_train", "CreateSweep.py": "create_sweep"}
-ELSEWHERE = ("rsync", "serve", "fetched/")
+ELSEWHERE = ("rsync", "serve", "fetched/", "RUN")
+OF_ALL_RUNS = {
+    "table": 1,
+    "html": 1,
+    "verify": 2,
+}  # commands that read the project's runs unless a folder is named here
+EXAMPLE = re.compile(r"-[0-9a-f]{8}$")  # a run's folder on a page, with an identity that no run has
 
 
 def text_of(page: Path | str, project: Path) -> str:
     """A page as its reader sees it."""
     return (project / "README.md").read_text() if page == GENERATED_README else filled_in.fill_in(page.read_text())
-
-
-def blocks(text: str) -> list[tuple[str, str]]:
-    """(language, content) of each fenced block, continued lines joined."""
-    return [(language, content.replace("\\\n", " ")) for _, language, content in BLOCK.findall(text)]
-
-
-def named_file(content: str) -> Path | None:
-    """The file that a block shows, by its first line: `# my_data.py`."""
-    match = re.match(r"# ([\w./]+\.(?:py|yaml))\n", content)
-    return Path(match[1]) if match else None
-
-
-def commands(content: str) -> Iterator[tuple[list[str], str | None]]:
-    """Each `python …` command of a block as its words, and the error shown below it."""
-    lines = content.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        command = re.match(r"(?:\$ )?python (\w+\.py\b.*)", line)
-        words = shlex.split(command[1], comments=True) if command else []
-        if words and not any("…" in word for word in words):
-            yield words, following if following.startswith("error: ") else None
 
 
 def page_id(page: Path | str) -> str:
@@ -96,7 +80,8 @@ def test_commands_run(page, project, tmp_path, monkeypatch, capsys):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
     for _, content in shown:
-        for (program, *arguments), error in commands(fewer(content)):
+        for (program, *arguments), below in commands(fewer(content)):
+            error = below if below.startswith("error: ") else None
             line = shlex.join([program, *arguments])
             if program != "Train.py":
                 run_another(program, arguments, page, project)
@@ -134,23 +119,43 @@ def fewer(content: str) -> str:
 
 
 def run_another(program: str, arguments: list[str], page: Path | str, project: Path) -> None:
-    """Run a program of the page's own, or on the page of a tutorial one of the project's."""
+    """Run a program of the page's own, or one of the project's that reads runs, plans, or is told not to act."""
     from lightning_hpc import entrance
 
     if Path(program).exists():
         runpy.run_path(program, run_name="__main__")
         return
-    if page == GENERATED_README or page.parent.name != "tutorials" or program not in DOORS:
+    if page == GENERATED_README or program not in DOORS:
         return
     if program != "Report.py" and not {"plan", "--dry-run"} & set(arguments):
         return
     if any(part in argument for part in ELSEWHERE for argument in arguments):
         return
-    folders = [argument for argument in arguments if argument.startswith("runs/")]
-    if not all(Path(folder).exists() for folder in folders):
+    if not (arguments := with_folders(arguments)):
         return  # of runs that a cluster has trained, or agents
     code = getattr(entrance, DOORS[program])(arguments, project)
     assert code == 0, shlex.join([program, *arguments])
+
+
+def with_folders(arguments: list[str]) -> list[str]:
+    """Arguments as a shell hands them on; runs that are examples become runs that are there. [] without such runs."""
+    there = sorted(map(str, Path().glob("runs/*/*-*")))
+    place = OF_ALL_RUNS.get(arguments[0])
+    if place and not any(argument.startswith("runs/") for argument in arguments):
+        return [*arguments[:place], "runs", *arguments[place:]] if there else []  # the project's are everybody's
+    filled = []
+    for argument in arguments:
+        if not argument.startswith("runs/"):
+            filled.append(argument)
+        elif Path(argument).exists():
+            filled.append(argument)
+        elif "*" in argument:
+            filled += sorted(map(str, Path().glob(argument)))
+        elif EXAMPLE.search(argument) and there:
+            filled.append(there.pop())
+        else:
+            return []
+    return filled
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ PROBLEMS = {
 # What can submit; asked without importing torch, which takes seconds on a busy login node.
 NEEDS = """
 import importlib.util, sys
-needed = ("yaml", "jinja2", "filelock", "torch", "lightning")
+needed = ("yaml", "jinja2", "jsonschema", "torch", "lightning")
 sys.exit(sys.version_info < (3, 11) or not all(map(importlib.util.find_spec, needed)))
 """
 
