@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_hpc.runs.specification import expand, read_axes
+from lightning_hpc.planning.specification import expand, read_axes
 
 SETTINGS = (
     "--folds 2 --name cv --trainer.max_epochs=6 --trainer.accelerator=cpu --model.network.width=4 --cka=null "

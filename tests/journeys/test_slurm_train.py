@@ -227,8 +227,8 @@ def test_an_array_that_a_request_repeats_leaves_out_what_is_done(slurm_train, sp
 def test_an_experiment_with_variables_is_tried_again_and_evaluated(slurm_train, spec, project, tmp_path, monkeypatch):
     """`environment:` is a mapping of names, not settings."""
     from lightning_hpc.experiments import writing
-    from lightning_hpc.runs.plan import plan
-    from lightning_hpc.runs.specification import read_specification
+    from lightning_hpc.planning.plan import plan
+    from lightning_hpc.planning.specification import read_specification
 
     planned = plan(read_specification(spec(parameters={"data.batch_size": [8, 16]})), project)
     writing.write(planned, project, {"cluster": "generic", "environment": {"A": "1", "B": 2}}, "")
@@ -247,8 +247,8 @@ def test_an_experiment_with_variables_is_tried_again_and_evaluated(slurm_train, 
 def test_one_message_says_how_an_experiment_has_ended(slurm_train, spec, project, webhook):
     """The command of the job that waits for the array, with a webhook on this machine."""
     from lightning_hpc.experiments import writing
-    from lightning_hpc.runs.plan import plan
-    from lightning_hpc.runs.specification import read_specification
+    from lightning_hpc.planning.plan import plan
+    from lightning_hpc.planning.specification import read_specification
 
     found = plan(read_specification(spec(parameters={"data.batch_size": [8, 16]})), project)
     writing.write(found, project, {}, "")

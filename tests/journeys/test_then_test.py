@@ -69,7 +69,7 @@ def test_other_data_have_results_of_their_own(train):
 
 
 def test_a_grid_has_test_results(train, project):
-    from lightning_hpc.runs.plan import plan
+    from lightning_hpc.planning.plan import plan
 
     grid = dict(name="widths", parameters={"model.network.width": [4, 8], "then": "test"})
     for planned in plan(grid, project).runs:

@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
+from lightning_hpc.planning.specification import expand, read_axes
 from lightning_hpc.runs.folder import RunFolder
-from lightning_hpc.runs.specification import expand, read_axes
 from lightning_hpc.sweeps import local_agent
 from lightning_hpc.sweeps.local_sweep import LocalSweep
 

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from lightning_hpc.runs.specification import random_trials
+from lightning_hpc.planning.specification import random_trials
 from lightning_hpc.sweeps.search import bands, should_stop, suggest
 
 LOGARITHMIC = {"lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1.0}}

@@ -8,7 +8,7 @@ import pytest
 
 import lightning_hpc
 from lightning_hpc.code.snapshot import take_snapshot
-from lightning_hpc.runs.plan import plan
+from lightning_hpc.planning.plan import plan
 from lightning_hpc.runs.run import read_command_line
 from lightning_hpc.settings import places
 

@@ -10,8 +10,8 @@ import pytest
 from lightning_hpc.experiments import writing
 from lightning_hpc.experiments.experiment import Experiment, only_submission
 from lightning_hpc.locks import lock as locks
+from lightning_hpc.planning.plan import plan
 from lightning_hpc.runs.folder import RunFolder
-from lightning_hpc.runs.plan import plan
 from lightning_hpc.runs.run import read_command_line
 from lightning_hpc.settings.errors import SettingsError
 
@@ -58,7 +58,7 @@ def written(root, spec=SPEC, **options):
 
 
 def test_runs_whose_identities_begin_alike_have_folders_of_their_own(root, monkeypatch):
-    from lightning_hpc.runs import plan as plan_module
+    from lightning_hpc.planning import plan as plan_module
     from lightning_hpc.runs import run as run_module
 
     numbers = iter(range(100))
@@ -111,7 +111,7 @@ def test_what_is_written_reads_back_as_the_same_runs(root):
     for run in found.runs:
         again = read_command_line("fit", ["--run", str(experiment.folder), "--index", str(run.index)], root)
         assert again.identity == run.identity
-        assert again.settings.flat == found.run_of(run).settings.flat
+        assert again.settings.flat == found.settings_of(run).flat
         assert again.folder.path == experiment.folder / run.folder
         assert again.changes == run.overlay
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpc.runs.space import corners, grid, read_parameters, sample
+from lightning_hpc.planning.space import corners, grid, read_parameters, sample
 from lightning_hpc.settings.errors import SettingsError
 
 DRAWS = 4000

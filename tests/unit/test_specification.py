@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_hpc.runs.identity import fingerprint
-from lightning_hpc.runs.specification import (
+from lightning_hpc.planning.specification import (
     check_specification,
     expand,
     product,
@@ -16,6 +15,7 @@ from lightning_hpc.runs.specification import (
     read_specification,
     read_values,
 )
+from lightning_hpc.runs.identity import fingerprint
 from lightning_hpc.settings.errors import SettingsError
 
 FOUR = {

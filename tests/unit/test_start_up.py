@@ -50,5 +50,5 @@ def test_wrong_usage_is_answered_without_torch(argv, message, tmp_path):
 
 
 def test_planning_needs_no_torch(tmp_path):
-    heavy, _ = loaded("from lightning_hpc.runs import plan; from lightning_hpc.slurm import command_line", tmp_path)
+    heavy, _ = loaded("from lightning_hpc.planning import plan; from lightning_hpc.slurm import command_line", tmp_path)
     assert heavy == set()

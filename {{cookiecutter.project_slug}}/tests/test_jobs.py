@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpc.runs.plan import plan
-from lightning_hpc.runs.specification import read_specification
+from lightning_hpc.planning.plan import plan
+from lightning_hpc.planning.specification import read_specification
 from lightning_hpc.settings.parser import check_all
 
 ROOT = Path(__file__).parents[1]
@@ -16,4 +16,4 @@ def test_a_specification_can_be_planned_and_its_runs_are_accepted(file: Path):
     found = plan(read_specification(file), ROOT)
     assert len({run.identity for run in found.runs}) == len(found.runs) > 0
     some = found.runs[:: max(1, len(found.runs) // 5)]  # reading one takes a moment; `submit` reads them all
-    check_all((str(run), found.run_of(run)) for run in some)
+    check_all((str(run), found.settings_of(run)) for run in some)

@@ -26,7 +26,8 @@ MACHINE_ROOM = "lightning_hpc"
 # What of lightning_hpc has no part in training: it starts runs, and looks at them.
 NOT_IN_TRAINING = {
     "code", "clusters", "arrays", "slurm", "scheduler", "experiments", "packing", "sweeps", "results", "export",
-    "mirror", "remote", "report", "hosts", "kubernetes", "reproduction", "entrance.py", "notify.py", "printing.py",
+    "mirror", "remote", "planning", "report", "hosts", "kubernetes", "reproduction", "entrance.py", "notify.py",
+    "printing.py",
 }  # fmt: skip
 
 MOST_NAMED = 4

@@ -25,7 +25,7 @@ from ..files import write_atomically
 from ..locks import Locked, locked
 from ..packing.packs import newest_of_runs
 from ..runs.folder import now
-from ..runs.run import MANIFEST, frozen_layers
+from ..runs.manifest import MANIFEST, frozen_layers
 from ..scheduler.jobs import Element, queue
 from ..scheduler.sbatch import Job
 from ..settings.errors import SettingsError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import place_aside, write_atomically
-from ..runs.plan import Plan
-from ..runs.run import MANIFEST
+from ..planning.plan import Plan
+from ..runs.manifest import MANIFEST
 from ..scheduler.commands import PAUSES
 from ..settings.errors import SettingsError
 from ..settings.places import quoted

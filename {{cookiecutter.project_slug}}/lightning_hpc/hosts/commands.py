@@ -14,7 +14,7 @@ from typing import Any
 from ..clusters import presets
 from ..clusters.presets import Preset
 from ..clusters.resources import read_resources
-from ..runs.specification import read_specification
+from ..planning.specification import read_specification
 from ..settings.errors import SettingsError
 from ..settings.flat import find_settings_file
 from ..settings.places import command

@@ -17,10 +17,10 @@ from ..clusters.resources import Resources, from_command_line, read_resources
 from ..experiments.experiment import RESOURCES, Experiment, only_submission
 from ..experiments.writing import write
 from ..files import write_atomically
+from ..planning.plan import Plan, plan
+from ..planning.specification import read_specification
 from ..runs.folder import EXIT_CODES
-from ..runs.plan import Plan, plan
-from ..runs.run import MANIFEST
-from ..runs.specification import read_specification
+from ..runs.manifest import MANIFEST
 from ..settings.errors import SettingsError
 from ..settings.places import command, quoted, shown
 from ..settings.yaml_files import read_yaml

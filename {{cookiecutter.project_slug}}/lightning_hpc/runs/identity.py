@@ -4,6 +4,7 @@ The identity names the folder, the W&B run and the place of the checkpoints, so 
 SLURM after a requeue or by another agent, finds what it left.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -77,6 +78,7 @@ def counting(flat: Mapping[str, Any]) -> dict[str, Any]:
     return counting_settings
 
 
+@functools.cache  # a plan of 100,000 runs has the same few keys in each
 def counts(key: str) -> bool:
     """True if a setting can change a run's result."""
     for name in NOT_IDENTITY:

@@ -1,7 +1,6 @@
 """From a command line to a run: its settings, its identity and its folder. The same for a hand, a job or a sweep."""
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,10 @@ from ..settings.places import EXISTING, FOLDERS, as_setting, command, existing, 
 from ..settings.reading.meaning import settle
 from .folder import RunFolder
 from .identity import counting, existing_folder, folder_name, identity, seed_of
-
-MANIFEST = "manifest.jsonl"  # of an experiment: one line for each planned run
+from .manifest import Layers, frozen_layers, planned_run
 
 # What an experiment may be called: it is a folder, a W&B group and a part of W&B run ids, which end at 128 characters.
 EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9_][\w.=+-]{0,99}", re.ASCII)
-
-Layers = list[tuple[Flat, str]]  # settings, each with where they come from
 
 # What a command line said about one start of a run, and what is no setting of the run itself.
 OF_ONE_START = ("resume", "canary")
@@ -197,44 +193,6 @@ def another_run(folder: Path, arguments: Sequence[str]) -> SettingsError:
     return SettingsError(message)
 
 
-def planned_run(experiment: Path, index: str) -> dict:
-    """A run's line in the manifest of its experiment: identity, folder, and overlay, which is what it alone sets.
-
-    Args:
-        experiment: the experiment's folder, with configs/ and manifest.jsonl (experiments/writing.py writes them).
-        index: the run's place in the manifest, from 0.
-
-    Raises:
-        SettingsError: there is no such experiment or no such run in it.
-    """
-    try:
-        with (experiment / MANIFEST).open(encoding="utf-8") as manifest:
-            for number, line in enumerate(manifest):
-                if str(number) == index:
-                    return json.loads(line)
-    except OSError:
-        raise SettingsError(f"--run {experiment} is no planned experiment: it has no {MANIFEST}") from None
-    raise SettingsError(f"--index {index}: {experiment / MANIFEST} has no such run")
-
-
-def frozen_layers(experiment: Path) -> Layers:
-    """The settings that all runs of an experiment share, as they were when it was submitted.
-
-    Each file begins with a comment that says where its settings come from.
-    """
-    layers = []
-
-    # Their names begin with numbers, in the order in which they are laid over each other.
-    for file in sorted((experiment / "configs").glob("*.yaml")):
-        first_line = file.read_text(encoding="utf-8").partition("\n")[0]
-        source = file.name
-        if first_line.startswith("# "):
-            source = first_line.removeprefix("# ")
-        layers.append((read_settings(file), source))
-
-    return layers
-
-
 def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequence[str]) -> Run:
     """Merge layers of settings and a command line into a run. Reads no settings file.
 
@@ -246,14 +204,8 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
     Raises:
         SettingsError: the settings contradict each other.
     """
-    (base, base_source), *others = layers
-    settings = Settings()
-    settings.add(with_seed(base), base_source)
-    unchanged = settings.copy()
-
-    for layer, source in others:
-        settings.add(with_seed(layer), source)
-
+    unchanged = merge(layers[:1])
+    settings = merge(layers)
     of_files = settings.copy()
     settings.add_arguments(arguments)
 
@@ -265,9 +217,8 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
             settings.flat[key] = as_setting(key, settings.flat[key])
     overrides = overridden(of_files, settings)
 
+    run_identity = identify(settings)
     trial = settings.flat.get("trial", 0)
-    seed = seed_of(settings.flat, trial)
-    settings.put("seed_everything", seed, "--trial")
 
     changes = {}
     for key, value in settings.flat.items():
@@ -275,14 +226,8 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
             changes[key] = value
 
     # The folder's name begins with the trial, so a seed that only repeats it says nothing new.
-    if seed == trial:
+    if settings.flat["seed_everything"] == trial:
         changes.pop("seed_everything", None)
-
-    # In a file, YAML reads a version such as 2 as a number; the identity knows it as text.
-    codeversion = settings.flat.get("codeversion")
-    if codeversion is not None:
-        codeversion = str(codeversion)
-    run_identity = identity(settings.flat, codeversion)
 
     group = settings.flat.get("name", "default")
     if not (isinstance(group, str) and EXPERIMENT_NAME.fullmatch(group)):
@@ -293,3 +238,30 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
     leaf = folder_name(trial, changes, run_identity)
     folder = RunFolder(shown(in_project(str(settings.flat.get("runs_dir", "runs")))) / group / leaf)
     return Run(command, settings, list(arguments), changes, folder, run_identity, group, overrides)
+
+
+def merge(layers: Sequence[tuple[Flat, str]]) -> Settings:
+    """Layers of settings laid over each other, each given with where it comes from; see `Settings.add`."""
+    settings = Settings()
+    for layer, source in layers:
+        settings.add(with_seed(layer), source)
+    return settings
+
+
+def identify(settings: Settings) -> str:
+    """A run's identity; its settings are given the seed that they imply.
+
+    Args:
+        settings: all settings of the run, merged and settled.
+
+    Raises:
+        SettingsError: trial and seed contradict each other.
+    """
+    seed = seed_of(settings.flat, settings.flat.get("trial", 0))
+    settings.put("seed_everything", seed, "--trial")
+
+    # In a file, YAML reads a version such as 2 as a number; the identity knows it as text.
+    codeversion = settings.flat.get("codeversion")
+    if codeversion is not None:
+        codeversion = str(codeversion)
+    return identity(settings.flat, codeversion)

@@ -26,9 +26,9 @@ from ..experiments.table import advice, table
 from ..experiments.triage import why
 from ..experiments.waves import forget_waves, waiting
 from ..notify import notify
-from ..runs.plan import plan
+from ..planning.plan import plan
+from ..planning.specification import read_specification
 from ..runs.prior_runs import place_of
-from ..runs.specification import read_specification
 from ..scheduler import jobs, sbatch
 from ..scheduler.commands import PAUSES, NoAnswer
 from ..settings.errors import SettingsError

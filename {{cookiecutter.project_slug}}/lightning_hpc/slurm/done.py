@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..code.compare import notes_on_done
 from ..experiments.links import done_elsewhere
+from ..planning.plan import Plan
 from ..runs.folder import RunFolder
-from ..runs.plan import Plan
 from ..runs.prior_runs import finished_in_wandb, place_of
 from ..settings.errors import SettingsError
 
@@ -15,7 +15,7 @@ def already_done(planned: Plan, check_wandb: bool, root: Path) -> set[int]:
     """Indices of the runs that are done here, by identity; and of those that W&B has as finished, if that is asked."""
     statuses = [RunFolder(file.parent).status() for file in planned.folder.glob("*/status.json")]
     ended = [status for status in statuses if status.get("state") == "done"]
-    settings = planned.run_of(planned.runs[0]).settings.flat
+    settings = planned.settings_of(planned.runs[0]).flat
     for line in notes_on_done(ended, root, planned.folder.parent, settings):
         print(line)
 
@@ -45,7 +45,7 @@ def linkable(planned: Plan, todo: Sequence[int], link: bool, root: Path) -> dict
     names = ", ".join(sorted({run.parent.name for run in found.values()}))
     offer = "they are linked" if link else "--link links them instead of training them again"
     print(f"{len(found)} of them are done in another experiment ({names}): {offer}")
-    settings = planned.run_of(planned.runs[0]).settings.flat
+    settings = planned.settings_of(planned.runs[0]).flat
     statuses = [RunFolder(run).status() for run in found.values()]
     for line in notes_on_done(statuses, root, planned.folder.parent, settings):
         print(line)

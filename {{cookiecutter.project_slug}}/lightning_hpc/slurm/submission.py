@@ -22,8 +22,8 @@ from ..experiments.waves import forget_waves, waiting
 from ..experiments.writing import write
 from ..files import write_atomically
 from ..packing.packs import new_numbers, numbers, write_packs
-from ..runs.plan import Plan, plan
-from ..runs.specification import read_specification
+from ..planning.plan import Plan, plan
+from ..planning.specification import read_specification
 from ..scheduler import sbatch
 from ..scheduler.commands import PAUSES
 from ..scheduler.jobs import Element
@@ -254,7 +254,7 @@ def check_plan(planned: Plan) -> None:
         if terminal and (done % 20 == 0 or done == total):
             print(f"\rchecked {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
-    check_all(((str(run), planned.run_of(run)) for run in planned.runs), progress)
+    check_all(((str(run), planned.settings_of(run)) for run in planned.runs), progress)
 
 
 def write_batch_files(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..logs import start_terminal
+from ..planning import space
 from ..processes import Child
-from ..runs import space
 from ..settings.errors import SettingsError
 from ..settings.flat import relative_to_project
 from ..settings.places import command, shown
@@ -167,7 +167,7 @@ def check_sweep(sweep: Sweep, root: Path, metric: bool) -> None:
     import_torchmetrics()
     from ..settings.parser import check_all
 
-    check_all(runs)
+    check_all((values, run.settings) for values, run in runs)
     print(f"{len(runs)} combinations of values are right", flush=True)
     if not metric or sweep.metric is None:
         return

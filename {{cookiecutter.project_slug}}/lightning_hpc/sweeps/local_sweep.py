@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..planning import space
+from ..planning.specification import random_trials
 from ..printing import WIDE, as_text
-from ..runs import space
 from ..runs.folder import RunFolder
 from ..runs.folds import read_cross_validations
 from ..runs.run import read_command_line
-from ..runs.specification import random_trials
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat
 from ..settings.yaml_files import dump, read_yaml

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..runs import space
+from ..planning import space
 from ..settings.errors import SettingsError
 
 Point = Mapping[str, float]  # for each parameter with more than one value: its place in the list, or its quantile

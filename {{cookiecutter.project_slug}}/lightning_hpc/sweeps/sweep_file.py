@@ -3,7 +3,7 @@
     name: width-and-lr                  # the experiment: its runs are in runs/width-and-lr
     method: bayes                       # or grid, or random
     metric: {name: val/loss_best, goal: minimize}
-    parameters: …                       # runs/space.py
+    parameters: …                       # planning/space.py
     run_cap: 30                         # how many runs; a grid ends by itself
     early_terminate: {type: hyperband, min_iter: 3}
     command: ["${env}", "${interpreter}", Train.py, fit, --name=width-and-lr, "${args}"]    # the default
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runs import space
+from ..planning import space
 from ..runs.run import EXPERIMENT_NAME, Run, read_command_line
 from ..settings.command_line import take_options
 from ..settings.errors import SettingsError, did_you_mean

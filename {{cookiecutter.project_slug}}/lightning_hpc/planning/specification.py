@@ -22,11 +22,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..runs.identity import fingerprint
 from ..settings.errors import SettingsError, did_you_mean
 from ..settings.flat import Flat, flatten
 from ..settings.yaml_files import read_yaml
 from . import space
-from .identity import fingerprint
 
 # The keys of a specification, and the type of each value.
 TYPES = dict(
@@ -53,7 +53,7 @@ def read_specification(path: Path) -> dict[str, Any]:
     """
     specification = read_yaml(path)
     if "method" in specification:
-        return specification  # its schema is W&B's; runs/space.py checks its parameters
+        return specification  # its schema is W&B's; planning/space.py checks its parameters
 
     try:
         check_specification(specification)
@@ -277,7 +277,7 @@ def expand(axes: list[Axis]) -> list[Flat]:
 
 
 def random_trials(parameters: Mapping[str, Any], count: int, seed: int) -> list[Flat]:
-    """Draw `count` different points of a space (see runs/space.py) at random; fewer if it has no more.
+    """Draw `count` different points of a space (see planning/space.py) at random; fewer if it has no more.
 
     With the same seed, a larger count keeps the points of a smaller one and adds to them.
     """

@@ -3,23 +3,25 @@
 It writes nothing. Launchers differ only in how they execute its list.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..runs.identity import another_name, folder_name
+from ..runs.manifest import Layers
+from ..runs.run import BASE, EXPERIMENT_NAME, assemble, identify, merge
 from ..settings.classes import work_in
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat, find_settings_file, read_settings, relative_to_project
-from .identity import another_name, folder_name
-from .run import BASE, EXPERIMENT_NAME, Run, assemble
+from ..settings.layers import Settings, with_seed
+from ..settings.reading.meaning import settle
 from .specification import Axis, count_combinations, expand, read_axes
 
 # One array is one shape of job, in one folder: these settings are the same for all runs of an experiment.
 SHARED = ("name", "runs_dir", "trainer.devices", "trainer.num_nodes")
-
-Layer = tuple[Flat, str]  # settings, and the file they come from
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,22 @@ class Plan:
 
     name: str
     folder: Path
-    layers: list[Layer]
+    layers: Layers
     runs: list[PlannedRun]
     factors: list[tuple[str, int]]
     notes: list[str] = field(default_factory=list)
     specification: dict[str, Any] = field(default_factory=dict)
 
-    def run_of(self, planned: PlannedRun) -> Run:
-        """The run as Train.py will read it from the experiment's folder."""
-        return assemble("fit", [*self.layers, (planned.overlay, str(planned))], [])
+    @functools.cached_property
+    def shared(self) -> Settings:
+        """The settings that all its runs share, merged once: that takes longer than laying an overlay over them."""
+        return merge(self.layers)
+
+    def settings_of(self, planned: PlannedRun) -> Settings:
+        """A run's settings, as Train.py will read them from the experiment's folder."""
+        settings = overlaid(self.shared, planned.overlay, str(planned))
+        identify(settings)
+        return settings
 
     def summary(self) -> str:
         """`108 runs = 6 data.batch_size × 18 LIST_OF_OPTIMIZERS`."""
@@ -139,7 +148,7 @@ def check_name(name: Any) -> None:
         )
 
 
-def shared_layers(specification: Mapping[str, Any], root: Path, name: str) -> list[Layer]:
+def shared_layers(specification: Mapping[str, Any], root: Path, name: str) -> Layers:
     """The settings that all runs share: configs/base.yaml, the files of `configs`, the name and the code's version."""
     # The later layer wins: a file of `configs` over configs/base.yaml, and the name of the experiment over them all.
     files = [root / BASE]
@@ -180,12 +189,13 @@ def varying_keys(overlays: list[Flat]) -> set[str]:
     return varying
 
 
-def plan_runs(layers: list[Layer], overlays: list[Flat]) -> tuple[list[PlannedRun], list[str]]:
+def plan_runs(layers: Layers, overlays: list[Flat]) -> tuple[list[PlannedRun], list[str]]:
     """Give each overlay an identity and a folder.
 
     Returns:
         the runs, and a note for each overlay that is left out since it repeats an earlier run.
     """
+    shared = merge(layers)
     varying = varying_keys(overlays)
     runs: dict[str, PlannedRun] = {}  # by identity, in order
     folders: set[str] = set()
@@ -194,13 +204,14 @@ def plan_runs(layers: list[Layer], overlays: list[Flat]) -> tuple[list[PlannedRu
     for overlay in overlays:
         index = len(runs)
         try:
-            run = assemble("fit", [*layers, (overlay, f"run {index}")], [])
+            settings = overlaid(shared, overlay, f"run {index}")
+            run_identity = identify(settings)
         except SettingsError as error:
             raise SettingsError(f"run {index}: {error}") from None
 
         # Different overlays can be the same settings: one of them repeats what a file says.
-        if run.identity in runs:
-            notes.append(f"{overlay} repeats {runs[run.identity]} and is left out")
+        if run_identity in runs:
+            notes.append(f"{overlay} repeats {runs[run_identity]} and is left out")
             continue
 
         # Names tell the runs of a plan apart, so they leave out what is the same in all of them.
@@ -210,13 +221,25 @@ def plan_runs(layers: list[Layer], overlays: list[Flat]) -> tuple[list[PlannedRu
                 named[key] = value
 
         # Two runs may have the same digits in their names; there are two folders all the same.
-        folder = folder_name(run.settings.flat.get("trial", 0), named, run.identity)
+        folder = folder_name(settings.flat.get("trial", 0), named, run_identity)
         if folder in folders:
             folder = another_name(folder, folders)
         folders.add(folder)
-        runs[run.identity] = PlannedRun(index, overlay, run.identity, folder)
+        runs[run_identity] = PlannedRun(index, overlay, run_identity, folder)
 
     return list(runs.values()), notes
+
+
+def overlaid(shared: Settings, overlay: Flat, source: str) -> Settings:
+    """The settings of one run: what is shared, the overlay, and what they mean together.
+
+    Raises:
+        SettingsError: a class name in the overlay has several meanings.
+    """
+    settings = shared.copy()
+    settings.add(with_seed(overlay), source)
+    settle(settings)
+    return settings
 
 
 def notes_on_axes(specification: Mapping[str, Any], axes: list[Axis], overlays: int) -> list[str]:
