@@ -1,9 +1,10 @@
 """Planning, submitting and watching many runs, beside one sbatch call for each run, on a real SLURM of one's own.
 
-    python benchmarks/launch.py [--runs 10 100 1000 10000] [--one_by_one 1000] [--json FILE]
+    python benchmarks/launch.py [--runs 10 100 1000 10000 100000] [--one_by_one 1000] [--json FILE]
 
-The private SLURM of tests/slurm is used; jobs are submitted to begin tomorrow and are cancelled. The type check is
-measured apart, for a grid whose numbers are all different from each other, which is its worst case.
+The private SLURM of tests/slurm is used; jobs are submitted to begin tomorrow and are cancelled. Its queue takes 10,000
+jobs, cancelled ones included, so larger experiments go out in waves of 1,000, as where a cluster limits a user's jobs.
+The type check is measured apart: for numbers and classes in all combinations, and for texts, which are its worst case.
 """
 
 import argparse
@@ -22,7 +23,20 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "slurm")]
 from clean_copy import clean_copy  # noqa: E402
 from private_slurm import PrivateSlurm  # noqa: E402
 
-CHECKED = 100  # runs of the type check: it takes the same time for each
+WAVE = 1_000  # of a larger experiment: jobs that a cluster lets one user have in the queue
+
+# What the type check has to look at. The last is the worst: each new text is parsed with its run.
+OPTIMIZERS = "SGD Adam AdamW RMSprop Adagrad NAdam RAdam Adamax Adadelta ASGD".split()
+CHECKED = {
+    "one run": {"trial": [0]},
+    "1,000 runs with a number of their own": {"model.optimizer.lr": {"linspace": dict(start=0.001, stop=1, num=1000)}},
+    "1,000 runs: 10 optimizers × 2 networks × 50 rates": {
+        "model.optimizer": OPTIMIZERS,
+        "model.network": ["MLP", "ConvNet"],
+        "model.optimizer.lr": {"linspace": dict(start=0.001, stop=1, num=50)},
+    },
+    "100 runs with a text of their own": {"codeversion": [f"version {number}" for number in range(100)]},
+}
 
 
 def timed(slurm: PrivateSlurm, *command: str | Path, cwd: Path | None = None) -> tuple[float, float]:
@@ -38,7 +52,8 @@ def timed(slurm: PrivateSlurm, *command: str | Path, cwd: Path | None = None) ->
 def measure(slurm: PrivateSlurm, project: Path, count: int) -> dict[str, tuple[float, float]]:
     """What each command takes for an experiment of `count` runs."""
     spec = project / "spec.yaml"
-    request = dict(name=f"n{count}", parameters={"trial": {"repeat": count}}, resources=dict(gpus=0, begin="now+1day"))
+    resources = dict(gpus=0, begin="now+1day", cluster="queue" if count > WAVE else "generic")
+    request = dict(name=f"n{count}", parameters={"trial": {"repeat": count}}, resources=resources)
     spec.write_text(yaml.safe_dump(request))
     door, folder = (sys.executable, project / "SlurmTrain.py"), project / "runs" / f"n{count}"
     calls = len(slurm.sbatch_calls())
@@ -63,23 +78,23 @@ def one_by_one(slurm: PrivateSlurm, project: Path, count: int) -> tuple[float, f
     return took
 
 
-def check(slurm: PrivateSlurm, project: Path) -> tuple[float, float]:
-    """What the type check adds to a dry run: start-up of torch, and seconds for each run that has to be parsed."""
+def check(slurm: PrivateSlurm, project: Path) -> dict[str, float]:
+    """CPU seconds of a dry run with the type check, for each kind of experiment in CHECKED."""
     spec = project / "spec.yaml"
-    times = []
-    for count in (1, 1 + CHECKED):
-        rates = {"linspace": dict(start=0.001, stop=1, num=count)}
-        spec.write_text(yaml.safe_dump(dict(name="check", parameters={"model.optimizer.lr": rates})))
-        times.append(
-            timed(slurm, sys.executable, project / "SlurmTrain.py", "submit", spec, "--dry-run", cwd=project)[0]
-        )
-    return times[0], (times[1] - times[0]) / CHECKED
+    times = {}
+    for kind, parameters in CHECKED.items():
+        spec.write_text(yaml.safe_dump(dict(name="check", parameters=parameters)))
+        took, _ = timed(slurm, sys.executable, project / "SlurmTrain.py", "submit", spec, "--dry-run", cwd=project)
+        times[kind] = round(took, 1)
+    return times
 
 
 def main() -> None:
     """Measure, print and, if asked, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10000], help="sizes of the experiments")
+    parser.add_argument(
+        "--runs", type=int, nargs="+", default=[10, 100, 1000, 10000, 100000], help="sizes of the experiments"
+    )
     parser.add_argument(
         "--one_by_one", type=int, default=1000, metavar="N", help="largest number of single sbatch calls"
     )
@@ -91,8 +106,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, PrivateSlurm() as slurm:
         template = clean_copy(Path(scratch) / "template")
         project = Path(cookiecutter(str(template), no_input=True, output_dir=scratch))
-        start, each = check(slurm, project)
+        checked = check(slurm, project)
+        print("type check, CPU s: " + ", ".join(f"{kind} {seconds}" for kind, seconds in checked.items()), flush=True)
         version = slurm.run("sbatch", "--version")
+        clusters = project / "configs" / "clusters"
+        preset = (clusters / "generic.yaml").read_text(encoding="utf-8")
+        (clusters / "queue.yaml").write_text(f"{preset}\njobs_per_user: {WAVE}\n", encoding="utf-8")
         for count in arguments.runs:
             found = measure(slurm, project, count)
             alone = one_by_one(slurm, project, count) if count <= arguments.one_by_one else None
@@ -105,12 +124,12 @@ def main() -> None:
             row["ratio"] = round(alone[1] / found["submit"][1], 1) if alone else "not run"
             rows.append(row)
             print("  ".join(f"{name}: {value}" for name, value in row.items()), flush=True)
-    print(f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one that must be parsed")
     if arguments.json:
-        note = f"type check: {start:.1f} CPU s with one run, {1000 * each:.0f} ms for each further one"
         sizes = " ".join(map(str, arguments.runs))
         command = f"python benchmarks/launch.py --runs {sizes} --one_by_one {arguments.one_by_one}"
-        write_figures(arguments.json, f"{this_machine(version)}; {note}", command, rows)
+        write_figures(arguments.json, this_machine(version), command, rows)
+        kinds = [{"dry run with the check": kind, "CPU s": seconds} for kind, seconds in checked.items()]
+        write_figures(arguments.json.with_name("launch_check.json"), this_machine(), command, kinds)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ ARGUMENTS = {
     "--overwrite": dict(action="store_true", help="move an experiment of this name aside and start over"),
     "--link": dict(action="store_true", help="link runs that are done in another experiment, don't train them again"),
     "--check-wandb": dict(action="store_true", help="leave out the runs that W&B has as finished, on any cluster"),
-    "--no-check": dict(action="store_true", help="don't check every run's settings, which takes up to 60 ms a run"),
+    "--no-check": dict(action="store_true", help="don't check every run's settings, which takes some seconds"),
     "--fresh-code": dict(action="store_true", help="run the project's code as it is now, not as it was submitted"),
     "--watch": dict(action="store_true", help="again every 10 seconds, until nothing is queued or running"),
     "--why": dict(action="store_true", help="what has failed or was lost, by cause, with what helps"),
