@@ -15,6 +15,10 @@ ROOMS = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}" / "lightning
 # Exceptions whose message is written for whoever has typed a command. All others are faults, or have an answer within.
 FOR_USERS = {
     "SettingsError",
+    "MirrorError",
+    "StoreError",
+    "NotPutBack",
+    "TakenOver",
     "CheckpointError",
     "CKAError",
     "DownloadError",

@@ -93,6 +93,15 @@ def test_errors_that_are_answered_can_be_said():
         assert any(messages.is_said(heading, text) for text in said), f"no error says: {heading}"
     assert not messages.is_said("there is no … at all", "there is no column …"), "this test could fail"
 
+    # No kind of error for users is left out: but SLURM's answers, and those that make their message themselves.
+    kinds = {}
+    for file in MACHINE_ROOM.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                kinds[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    for name, bases in kinds.items():
+        assert not bases & messages.FOR_USERS or name in messages.FOR_USERS | {"NoAnswer", "Missing"}, name
+
     anchors = re.findall(r'<li id="([^"]+)"', messages.listed())
     assert len(set(anchors)) == len(anchors) == len(said)
 
@@ -106,7 +115,7 @@ def test_pages_that_errors_name_are_there(capsys, tmp_path):
     named = set()
     for file in MACHINE_ROOM.rglob("*.py"):
         named |= set(re.findall(r'\bpage="([^"]+)"', file.read_text(encoding="utf-8")))
-    assert len(named) >= 5
+    assert len(named) >= 12
     for page, _, heading in (name.partition("#") for name in named):
         assert heading in test_docs.anchors(DOCS / page), f"{page} has no heading {heading}"
 

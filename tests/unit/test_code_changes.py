@@ -27,6 +27,7 @@ FILES = {
     "lightning_hpc/files.py": "",
     "lightning_hpc/slurm/batch.py": "",
 }
+MORE = "more about it: configure.md#when-the-code-has-changed in the documentation"
 SETTINGS = {"model": "net.model.Model", "data.batch_size": 8}
 COUNTING = {"Train.py", "helper.py", "lightning_hpc/files.py", "lightning_hpc/slurm/batch.py", "net/__init__.py"}
 COUNTING |= {"net/labels.csv", "net/model.py", "plot.py"}
@@ -243,7 +244,7 @@ def test_a_run_stops_continues_is_done_and_is_tested_with_other_code(train, edit
     capfd.readouterr()
     run = train("fit", *settings)
     error = capfd.readouterr().err
-    assert run.code == 2 and error.count("\n") == 1 and run.status["attempt"] == 1
+    assert run.code == 2 and error.splitlines()[1:] == [MORE] and run.status["attempt"] == 1
     assert "my_research_project/networks.py has changed since" in error
 
     run = train("fit", *settings, "--code=changed")

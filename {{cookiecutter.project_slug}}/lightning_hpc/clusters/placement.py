@@ -83,7 +83,9 @@ def check_required(preset: Preset, given: Mapping[str, Any]) -> None:
     """Check that everything is there that the cluster wants of every job."""
     for key in preset.required:
         if not given.get(key):
-            raise SettingsError(f"{preset.name} needs the {key}: put `{key}: NAME` into {PROJECT_RESOURCES}")
+            raise SettingsError(
+                f"{preset.name} needs the {key}: put `{key}: NAME` into {PROJECT_RESOURCES}", page="slurm.md#resources"
+            )
 
 
 def check_environment(environment: Mapping[str, Any]) -> None:

@@ -200,7 +200,8 @@ def check_code(
         return [f"warning: from here on with other code: {words}"]
     raise SettingsError(
         f"this run was interrupted at step {status.get('step', 0)}, and {words}. Undo that, or add --code changed to "
-        f"continue with today's code, {NEW_RUN}, {START_OVER}"
+        f"continue with today's code, {NEW_RUN}, {START_OVER}",
+        page="configure.md#when-the-code-has-changed",
     )
 
 

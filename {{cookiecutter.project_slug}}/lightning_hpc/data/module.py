@@ -208,7 +208,9 @@ class DataModule(LightningDataModule):
         if labels is None:
             reason = f"the data set of {name} does not say one label for each sample"
             if self.stratify is True:
-                raise SettingsError(f"data.stratify: {reason}; return them from a method `strata` of {name}")
+                raise SettingsError(
+                    f"data.stratify: {reason}; return them from a method `strata` of {name}", page="data.md#splits"
+                )
             rank_zero_only(logger.info)(f"the split does not look at labels: {reason}, nor does a method `strata`")
         return labels
 
@@ -256,7 +258,9 @@ class KeepSplit(Callback):
         if file.exists():
             with np.load(file) as kept:
                 if not all(np.array_equal(kept[name], indices) for name, indices in indices_now.items()):
-                    raise SettingsError(f"the data have changed since this run began ({file}): start a new run")
+                    raise SettingsError(
+                        f"the data have changed since this run began ({file}): start a new run", page="data.md#splits"
+                    )
         elif trainer.is_global_zero:
             with atomic_write(file) as stream:
                 np.savez_compressed(stream, **indices_now)

@@ -170,7 +170,8 @@ def run_there(
             raise
         raise LostConnection(
             f"{error}, so it is not known whether `{arguments.command}` was done there, and it is not done again. "
-            f"To see: {look}"
+            f"To see: {look}",
+            page=error.page,
         ) from None
     except KeyboardInterrupt:
         if changes_something:

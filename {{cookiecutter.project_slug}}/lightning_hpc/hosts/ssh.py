@@ -190,5 +190,7 @@ def run_script(host: str, script: str, sent: bytes = b"") -> list[str]:
         raise SettingsError(f"{host} can't run `bash -l`: {' '.join(talk.errors.split()) or f'exit code {talk.code}'}")
     if not told or talk.code:
         words = " ".join(talk.errors.split())
-        raise LostConnection(f"the connection to {host} was lost{f' ({words})' if words else ''}")
+        raise LostConnection(
+            f"the connection to {host} was lost{f' ({words})' if words else ''}", page="slurm.md#from-a-laptop"
+        )
     return told

@@ -110,7 +110,8 @@ def check_free(
         minutes = (notice - silent) / 60
         raise MirrorError(
             f"{who(pointer)} has this run, and gave its last sign of life {max(silent, 0):.0f} s ago: wait for it, or "
-            f"for {minutes:.0f} more minutes of silence. {ANYWAY}"
+            f"for {minutes:.0f} more minutes of silence. {ANYWAY}",
+            page="mirror.md#one-machine-at-a-time",
         )
 
     # It may only look silent, or alive, because one of the two clocks is wrong. What is certain takes time.

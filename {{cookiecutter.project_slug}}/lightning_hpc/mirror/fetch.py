@@ -60,7 +60,8 @@ def asked(question: Callable[[], Any]) -> Any:
             if error.permanent or pause is None:
                 raise MirrorError(
                     f"could not look into the mirror: {error}. That is not the same as an empty one, so nothing was "
-                    f"done. Try again when it can be reached, or {GO_WITHOUT}"
+                    f"done. Try again when it can be reached, or {GO_WITHOUT}",
+                    page="mirror.md#how-a-run-begins",
                 ) from error
             time.sleep(max(pause, min(error.retry_after or 0.0, 60.0)))
     raise AssertionError("the last pause is None")
@@ -96,7 +97,8 @@ class Fetcher:
             if pointer.checkpoints and self.done.step is None:
                 raise MirrorError(
                     f"none of the {len(pointer.checkpoints)} checkpoints in {self.mirror.address} is whole: "
-                    f"{self.done.damaged[0]}. Restore one there, {GO_WITHOUT}, or start afresh with --resume never"
+                    f"{self.done.damaged[0]}. Restore one there, {GO_WITHOUT}, or start afresh with --resume never",
+                    page="mirror.md#how-a-run-begins",
                 )
 
             best = pointer.best

@@ -52,12 +52,16 @@ def check_hooks(model: LightningModule, command: str) -> None:
     name = type(model).__name__
     for hook in NEEDED[command]:
         if not is_overridden(hook, model, LightningModule):
-            raise SettingsError(f"{name} has no {hook}, which {command} calls: {ADVICE[command]}")
+            raise SettingsError(
+                f"{name} has no {hook}, which {command} calls: {ADVICE[command]}",
+                page="model.md#another-lightningmodule",
+            )
     for hook, today in REMOVED.items():
         if callable(getattr(model, hook, None)):
             raise SettingsError(
                 f"{name}.{hook} is of Lightning 1, and Lightning 2 does not call it: rename it to {today}(self), and "
-                "collect what the steps return in a list of your own"
+                "collect what the steps return in a list of your own",
+                page="tutorials/from-a-paper.md#code-of-lightning-1",
             )
 
     if command == "predict" and not is_overridden("predict_step", model, LightningModule):

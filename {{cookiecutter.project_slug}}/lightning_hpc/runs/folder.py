@@ -242,12 +242,11 @@ class RunFolder:
                 can_lock = stack.enter_context(locked(self.lock_file, timeout=1, until_certain=True, stop=stop))
             except Locked as error:
                 raise SettingsError(
-                    f"{self.path} is in use: {error.holder}. Wait for it, or give this run another --name or --trial"
+                    f"{self.path} is in use: {error.holder}. Wait for it, or give this run another --name or --trial",
+                    page="configure.md#name-trial-folder-identity",
                 ) from None
             if not can_lock:
-                raise SettingsError(
-                    f"no file can be written in {self.path}: is the disk full, or the folder another's?"
-                )
+                raise SettingsError(f"no file can be written in {self.path}: is the disk full, or another's folder?")
 
             self._lock = self._lock_now()
             stack.callback(self._forget_lock)

@@ -179,7 +179,8 @@ def check_sweep(sweep: Sweep, root: Path, metric: bool) -> None:
         choices = ", ".join(name for name in names if "/" in name)
         raise SettingsError(
             f"metric {sweep.metric}: no run logs it; there are {choices}. "
-            "The best so far is logged of checkpoints.monitor: add --checkpoints.monitor=NAME to `command`"
+            "The best so far is logged of checkpoints.monitor: add --checkpoints.monitor=NAME to `command`",
+            page="sweeps.md#the-file",
         )
     check_goal(sweep, status)
     print(f"metric {sweep.metric} is logged")
