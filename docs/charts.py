@@ -38,9 +38,10 @@ def seconds(value: float) -> str:
 
 def length_and_text(measured: float | str) -> tuple[float, str]:
     """How long a bar of seconds is, and what stands behind it; `more than 120` was given up after 120."""
-    if isinstance(measured, str):
-        return float(measured.split()[-1]), f"{measured} s"
-    return measured, seconds(measured)
+    if not isinstance(measured, str):
+        return measured, seconds(measured)
+    last = measured.split()[-1]
+    return (float(last), f"{measured} s") if last.isdigit() else (0.0, measured)
 
 
 def of_column(label: str, value: str, ours: str, text: Callable[[float], str]) -> Callable[[Rows], list[Bar]]:
