@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import Experiment, Project
 from private_slurm import PrivateSlurm
+from submitted import Experiment, Project
 
 pytestmark = pytest.mark.slow
 

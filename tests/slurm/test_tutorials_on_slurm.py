@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Experiment, Project
 from page_blocks import blocks, commands, named_file
 from private_slurm import PrivateSlurm
 from sites import site
+from submitted import Experiment, Project
 
 pytestmark = pytest.mark.slow
 
