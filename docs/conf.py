@@ -27,6 +27,7 @@ html_css_files = ["pages.css"]
 html_js_files = ["pages.js"]
 html_show_sourcelink = html_copy_source = False  # the sources have markers, which are filled in here
 html_math_renderer = "mathml"
+smartquotes_action = "q"  # two hyphens begin an option, in headings and tables, too
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3  # links such as clusters.md#hec-lancaster
 

@@ -81,3 +81,17 @@ def test_search_copying_and_formulas_work_without_a_network(built, browser):
     assert window.locator("math").count() > 10 and window.locator("math[display=block]").first.is_visible()
     assert "2026" in window.locator("footer").inner_text()
     window.close()
+
+
+def test_options_keep_their_hyphens_and_charts_their_bars(built, browser):
+    window = browser.new_page(viewport=dict(width=TELEPHONE, height=800))
+    window.goto((built / "errors.html").as_uri())
+    headings = window.locator("h3").all_inner_texts()
+    assert any(heading.startswith("--trial") for heading in headings)
+
+    window.goto((built / "benchmarks" / "start.html").as_uri())
+    widths = "[...document.querySelectorAll('figure.chart dd span')].map(bar => bar.getBoundingClientRect().width)"
+    bars = window.evaluate(widths)
+    labels = window.locator("figure.chart dt").all_inner_texts()
+    assert len(bars) == len(labels) >= 5 and max(bars) > 100 > min(bars) > 10
+    window.close()
