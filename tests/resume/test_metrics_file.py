@@ -102,7 +102,7 @@ def test_a_file_that_is_closed_is_on_disk_and_can_be_opened_again(tmp_path, monk
     synced.clear()
     stream = file._file
     file.finalize("success")
-    assert synced == [str(tmp_path / "metrics.csv")]
+    assert synced == [str(tmp_path / "metrics.csv"), str(tmp_path)]
     assert stream.closed
     file.log_metrics(dict(loss=2.0), 1)
     assert (len(read(tmp_path)), file.rows) == (2, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpc.code import compare
+from lightning_hpc.code import compare, index
 from lightning_hpc.code.compare import changes_since, check_code, done_line, names_used, note_code, notes_on_done
 from lightning_hpc.code.fingerprint import STORE, keep, kept, name_of, read_fingerprint
 from lightning_hpc.code.snapshot import take_snapshot
@@ -86,9 +86,41 @@ def test_runs_share_small_copies(root, runs):
     assert sorted(path.read_text() for path in copies) == sorted(
         {"", "cat\n", "import net\n", FILES["net/model.py"], "second = True\n"}
     )
-    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if "index" not in path.name}
     note_code({}, root, runs)
-    assert before == {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_only_what_has_changed_is_read_again(root, runs, monkeypatch):
+    """As git knows it, by sizes and times; what has just been written could be changed again within its time."""
+    opened = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: opened.append(file.name) or read_bytes(file))
+
+    def fingerprint():
+        opened.clear()
+        digests = read_fingerprint(root, store=runs / STORE)
+        assert digests == read_fingerprint(root) and set(digests) == COUNTING
+        return opened[: len(opened) - len(COUNTING)]
+
+    model = root / "net" / "model.py"
+    assert len(fingerprint()) == len(fingerprint()) == len(COUNTING)  # all are newer than two seconds
+    monkeypatch.setattr(index, "UNCERTAIN", 0)
+    assert fingerprint() == []
+
+    # Another text of the same length, whose time somebody has set back.
+    model.write_text(model.read_text()[::-1])
+    os.utime(model, (0, 0))
+    assert fingerprint() == ["model.py"] and fingerprint() == []
+    for file in (runs / STORE).glob("index-*.json"):
+        file.write_text("{cut off")
+    assert len(fingerprint()) == len(COUNTING)
+
+    monkeypatch.setattr(index, "UNCERTAIN", 2_000_000_000)
+    model.write_text("first")
+    fingerprint()
+    model.write_text("again")
+    assert "model.py" in fingerprint()
 
 
 def test_the_runs_are_no_code_even_where_git_does_not_ignore_them(root, tmp_path):

@@ -10,15 +10,23 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO
 
+BUFFER = 2**20  # bytes that are written at once: what is written in small pieces would have hundreds of calls
+
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, lasting: bool = True) -> Iterator[BinaryIO]:
     """Open a binary file that appears under its name complete and on disk, or not at all.
 
     The part is written beside the target, on the same file system, so that the final rename is atomic.
+
+    Args:
+        path: the target.
+        lasting: whether the new file must still have the name after a power cut. Otherwise the old one may have it
+            again, until the folder is synced for some other file; either of them is whole.
 
     Raises:
         OSError: it can't be written, because the disk is full for example; what was there before is still there.
@@ -26,9 +34,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     # Two processes that write the same file must not write the same part.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # "x" makes the file, or fails: where others may write, the name could be a link to a file of the user's.
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:
+        with new_file(part) as file:
             yield file
             # Without this, a power cut after the rename could leave an empty file under the name.
             file.flush()
@@ -38,12 +44,41 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
 
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill at any moment, finds the old text or the new one, never a part."""
-    with atomic_write(path) as file:
+def new_file(path: Path, buffering: int = BUFFER) -> Any:
+    """Make a file, open to be written and read in bytes; one that a killed process has left under the name goes.
+
+    Args:
+        path: the file.
+        buffering: bytes; 0: what is written is in the file at once.
+    """
+    # "x" makes the file, or fails: where others may write, the name could be a link to a file of the user's.
+    try:
+        return path.open("x+b", buffering)
+    except FileExistsError:
+        path.unlink()
+        return path.open("x+b", buffering)
+
+
+def write_all(file: RawIOBase, content: bytes) -> None:
+    """Write to an unbuffered file, which may take a part at a time."""
+    while content:
+        written = file.write(content) or 0
+        content = content[written:]
+
+
+def write_atomically(path: Path, text: str, lasting: bool = True) -> None:
+    """Write a text file so that a reader, or a kill at any moment, finds the old text or the new one, never a part.
+
+    Args:
+        path: the file.
+        text: its content.
+        lasting: as for `atomic_write`.
+    """
+    with atomic_write(path, lasting) as file:
         file.write(text.encode("utf-8"))
 
 
@@ -75,13 +110,13 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, lasting: bool = True) -> None:
     """Write a JSON file, two spaces a level, as `write_atomically` does; what JSON has no word for becomes text.
 
     NaN and infinity become null: Python would write words that other programs can't read.
     """
     text = json.dumps(finite(content), indent=2, default=str, allow_nan=False)
-    write_atomically(path, text + "\n")
+    write_atomically(path, text + "\n", lasting)
 
 
 def finite(content: Any) -> Any:

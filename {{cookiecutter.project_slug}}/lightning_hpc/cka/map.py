@@ -3,6 +3,7 @@
 Matplotlib is imported when a picture is drawn, and its global state stays untouched.
 """
 
+import io
 import math
 import os
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # on an axis; of more layers, every second, third, … is named
+
+BUFFER = 2**20  # bytes that are written at once
 
 MOST_NUMBERS = 12  # layers on an axis up to which the values are written into the cells
 
@@ -83,12 +86,15 @@ class CKAMap:
             The figure, for other uses.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
 
-        with replacing(path.with_suffix(".npz")) as part, part.open("xb") as file:
-            np.savez(file, **vars(self))
+        numbers = io.BytesIO()  # a zip file is written back and forth
+        np.savez(numbers, **vars(self))
+        with replacing(path.with_suffix(".npz")) as file:
+            file.write(numbers.getvalue())
 
-        with replacing(path.with_suffix(".png")) as part, part.open("xb") as file:
+        with replacing(path.with_suffix(".png")) as file:
             figure = self.figure()
             figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})  # half the time, 20 KB more
         return figure
@@ -205,12 +211,21 @@ def names_of(trainer: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path``, to be made by the caller, which takes its place when it is complete."""
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside ``path``, open to be written, which takes its place when it is complete.
+
+    It is written in large pieces, since each one is a message to another machine where the file system is shared.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)  # of a process that had the same number
     try:
-        yield part
+        file = part.open("xb", BUFFER)
+    except FileExistsError:  # of a process that had the same number
+        part.unlink()
+        file = part.open("xb", BUFFER)
+    try:
+        with file:
+            yield file
         os.replace(part, path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise

@@ -200,7 +200,7 @@ def initial_weights(model: nn.Module, path: Path, trainer: Trainer) -> int:
 def _write_weights(model: nn.Module, step: int, path: Path) -> None:
     """Write a model's weights, and the step at which it has them, to a file that appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("xb") as file:
+    with replacing(path) as file:
         torch.save({"state_dict": model.state_dict(), "step": step}, file)
         file.flush()
         os.fsync(file.fileno())

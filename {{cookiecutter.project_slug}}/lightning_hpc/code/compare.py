@@ -54,7 +54,7 @@ def note_code(status: Mapping[str, Any], root: Path, runs: Path) -> tuple[dict[s
     """
     code = None if is_snapshot(root) else read_code(root, runs)
     version = read_version(root, code)
-    digests = read_fingerprint(root, code)
+    digests = read_fingerprint(root, code, runs / STORE)
     fingerprint = name_of(digests)
     try:
         keep(digests, root, runs / STORE)

@@ -2,6 +2,7 @@
 
 runs/.code/
     FINGERPRINT.json       path → digest of each file of this version of the code
+    index-ROOT.json        what the files in a folder of code were when they were last read
     ab/cdef…               the files, named by their digests: each is kept once, whatever number of runs used it
 
 A run notes the fingerprint in its status.json. Years later, `diff runs/.code/ab/cdef… model.py` shows what has changed.
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ..files import read_json, write_json
+from .index import digests_of, index_of
 from .keys import PROGRAMS, key_in
 from .listing import LARGEST_TEXT, TEXTS, Code, read_code
 from .snapshot import is_snapshot, read_note
@@ -27,24 +29,21 @@ NO_EFFECT = {"configs", "docs", "kubernetes", "slurm", "tests"}
 DESCRIPTIONS = {".cfg", ".ini", ".toml", ".yaml", ".yml"}
 
 
-def read_fingerprint(root: Path, code: Code | None = None) -> dict[str, str]:
+def read_fingerprint(root: Path, code: Code | None = None, store: Path | None = None) -> dict[str, str]:
     """Path → digest of each file that can change a result.
 
     Args:
         root: the project's folder, or a snapshot of it.
         code: its files, if they are known.
+        store: RUNS/.code, to read only what has changed since the last time; None: all is read.
     """
     # A snapshot has been told which files are code; those of earlier versions of this package have not.
     names = read_note(root).get("files") if is_snapshot(root) else None
     if names is None:
         names = (code or read_code(root)).files
 
-    digests = {}
-    for name in names:
-        digest = digest_of(root / name) if can_matter(name) else None
-        if digest is not None:
-            digests[name] = digest
-    return digests
+    index = None if store is None else index_of(root, store)
+    return digests_of(root, filter(can_matter, names), digest_of, index)
 
 
 def can_matter(name: str) -> bool:

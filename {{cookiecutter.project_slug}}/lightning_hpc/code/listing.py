@@ -6,6 +6,7 @@ A snapshot copies these files; a run's fingerprint is made from those of them th
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -94,23 +95,37 @@ def add_folder(code: Code, place: str, runs: Path | None, visited: set[Path]) ->
         if not is_tracked and (is_made(path, folder) or in_environment(file, folder, environments)):
             continue
 
-        if file.is_dir():
-            add_inner_folder(code, name, runs, visited)
-        elif not file.exists():
-            if file.is_symlink():
-                code.left_out[name] = "a link to nothing"
-        else:
+        if is_plain(file):  # most are, and this one question is enough
             add_file(code, name, is_tracked)
+        elif file.is_dir():
+            add_inner_folder(code, name, runs, visited)
+        elif file.exists():
+            add_file(code, name, is_tracked, own_name=file.resolve().name)
+        elif file.is_symlink():
+            code.left_out[name] = "a link to nothing"
 
 
-def add_file(code: Code, name: str, is_tracked: bool) -> None:
-    """Add a file, or the reason why it is left out."""
-    file = code.root / name
+def is_plain(file: Path) -> bool:
+    """True for a file that is there, and is no link."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def add_file(code: Code, name: str, is_tracked: bool, own_name: str = "") -> None:
+    """Add a file, or the reason why it is left out.
+
+    Args:
+        code: what is added to.
+        name: its path in the project.
+        is_tracked: whether git tracks it.
+        own_name: of a link, what the file is called that it points to: a link may have a harmless name.
+    """
     suffix = PurePosixPath(name).suffix.lower()
-    size = file.stat().st_size
+    size = (code.root / name).stat().st_size
 
-    # A link may have a harmless name.
-    if key_by_name(name) or key_by_name(file.resolve().name):
+    if key_by_name(name) or key_by_name(own_name):
         code.left_out[name] = "looks like a key, by its name"
     elif suffix in PROGRAMS:
         code.files.append(name)

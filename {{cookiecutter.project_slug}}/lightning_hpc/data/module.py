@@ -262,5 +262,5 @@ class KeepSplit(Callback):
                         f"the data have changed since this run began ({file}): start a new run", page="data.md#splits"
                     )
         elif trainer.is_global_zero:
-            with atomic_write(file) as stream:
+            with atomic_write(file, lasting=False) as stream:
                 np.savez_compressed(stream, **indices_now)

@@ -93,6 +93,10 @@ class KeepProvenance(Callback):
         """The last weights have a fingerprint, whatever it costs."""
         if self.file is not None and self.file.last_step < trainer.global_step:
             self.add(trainer, pl_module, epoch=trainer.current_epoch)
+        self.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.close()
 
     # How
 
@@ -118,6 +122,12 @@ class KeepProvenance(Callback):
     def give_up(self, error: Exception) -> None:
         """Go without: a run is worth more than its fingerprints."""
         logger.warning("the run continues without fingerprints, so it can't be reproduced by a command: %s", error)
+        self.close()
+
+    def close(self) -> None:
+        """Write no more."""
+        if self.file is not None:
+            self.file.close()
         self.file = None
 
 

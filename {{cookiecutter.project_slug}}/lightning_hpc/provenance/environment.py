@@ -120,7 +120,7 @@ def keep_environment(folder: Path, record: Mapping[str, Any], continues: bool) -
     if records and not differences(records[-1], record):
         return
     lines = [json.dumps(one, default=str) for one in (*records, record)]
-    write_atomically(folder / FILE, "[\n" + ",\n".join(lines) + "\n]\n")
+    write_atomically(folder / FILE, "[\n" + ",\n".join(lines) + "\n]\n", lasting=False)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..files import write_all, write_atomically
 
 FILE = "fingerprints.jsonl"
 DIGITS = 8  # of a single tensor or batch
@@ -108,6 +108,7 @@ class FingerprintsFile:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.file: Any = None  # unbuffered, and open from `begin` to `close`
         self.names: list[str] | None = None  # of the file's last line with names
         self.last_step = -1  # of its last fingerprint
 
@@ -121,16 +122,24 @@ class FingerprintsFile:
         lines, self.names, self.last_step = [], None, -1
         for one in kept:
             lines += self._lines(one)
-        write_atomically(self.folder / FILE, "".join(lines))
+        if lines:
+            write_atomically(self.folder / FILE, "".join(lines), lasting=False)
+        self.close()
+        self.file = (self.folder / FILE).open("ab" if lines else "wb", buffering=0)
 
     def add(self, one: Fingerprint) -> None:
-        """Add a fingerprint.
+        """Add a fingerprint, between `begin` and `close`.
 
         Raises:
             OSError: it can't be written.
         """
-        with (self.folder / FILE).open("a", encoding="utf-8") as file:
-            file.write("".join(self._lines(one)))
+        write_all(self.file, "".join(self._lines(one)).encode())
+
+    def close(self) -> None:
+        """Leave the file as it is."""
+        if self.file is not None:
+            self.file.close()
+        self.file = None
 
     def _lines(self, one: Fingerprint) -> list[str]:
         """Its line, after one with the names of its tensors if they are not those of the line before."""

@@ -89,6 +89,8 @@ class RunFolder:
     def update(self, **fields: Any) -> None:
         """Change fields of status.json; `updated` is set to now. On a full disk the reserve makes room for it.
 
+        A change of the state is known after a power cut, too; of another field, the value before may be there again.
+
         Raises:
             TakenOver: this object has begun an attempt, and another one has begun since.
         """
@@ -99,12 +101,12 @@ class RunFolder:
 
             content = {**status, **fields, "updated": now()}
             try:
-                write_json(self.status_file, content)
+                write_json(self.status_file, content, lasting="state" in fields)
             except OSError:
                 if not self.reserve.exists():
                     raise
                 self.reserve.unlink()
-                write_json(self.status_file, content)
+                write_json(self.status_file, content, lasting="state" in fields)
 
             if self.started:
                 self._keep_reserve()
@@ -178,8 +180,7 @@ class RunFolder:
             return resume
 
         before = self.status()
-        begun_by_this_job = first_job() is not None and before.get("first_job") == first_job()
-        if not begun_by_this_job:
+        if first_job() is None or before.get("first_job") != first_job():  # another job has begun it
             return resume
         return before.get("resume") or "auto"
 
@@ -192,9 +193,9 @@ class RunFolder:
         """Why a run must not be restarted once more: its last attempt, itself a restart, has saved nothing new."""
         # A single restart says nothing, the job may have begun just before its end; so may a trial in an agent's job.
         # After a submission by hand, or where attempts are missing, the count does not fit: the run gets its chance.
-        before = self.status()
+        before = self.status() if restarts() >= 2 else {}
         is_restart = before.get("attempt", 1) >= 2 and before.get("restarts") == restarts() - 1
-        if self.advanced() or not is_restart or restarts() < 2:
+        if not is_restart or self.advanced():
             return None
         step = before.get("step", 0)
         return f"no progress between two restarts: still at step {step}. A longer time limit may help, or more memory"
@@ -249,9 +250,11 @@ class RunFolder:
                 raise SettingsError(f"no file can be written in {self.path}: is the disk full, or another's folder?")
 
             self._lock = self._lock_now()
-            stack.callback(self._forget_lock)
-            stack.callback(self._remove_if_empty)  # the last one here is the first to be called
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_empty()
+                self._lock = None
 
     def _lock_now(self) -> tuple[int, int] | None:
         """Device and number of the lock file; None if there is none."""
@@ -260,9 +263,6 @@ class RunFolder:
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
-
-    def _forget_lock(self) -> None:
-        self._lock = None
 
     def is_lost(self) -> bool:
         """True if the folder has been deleted or replaced since this object locked it: it may be another process's."""

@@ -54,22 +54,31 @@ class Found:
 def give_name(file: Path, name: Path) -> None:
     """Give a file or a folder another name, replacing what had it, without a moment in which the name is missing."""
     part = name.with_name(f".{name.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
     if name.is_dir() and not name.is_symlink():
         remove_checkpoint(name)  # a copy of a folder, made by a tool that follows links
 
     if file.is_dir():
+        part.unlink(missing_ok=True)
         part.symlink_to(file.name)
         os.replace(part, name)
         return
 
+    if name.exists() and name.samefile(file):
+        return  # os.replace would do nothing, and leave the part
     try:
-        os.link(file, part)
+        link(file, part)
     except OSError:  # no hard links here
         shutil.copyfile(file, part)
-
     os.replace(part, name)
-    part.unlink(missing_ok=True)  # os.replace leaves it if both are already the same file
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a file a further name, whatever a killed process has left under it."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        name.unlink()
+        os.link(file, name)
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -132,8 +141,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    """Replace meta.json."""
-    write_json(folder / "meta.json", meta)
+    """Replace meta.json; after a power cut, the one before may be there, until the folder is synced."""
+    write_json(folder / "meta.json", meta, lasting=False)
 
 
 def whole_one(folder: Path) -> str:

@@ -15,9 +15,13 @@ from ..values.plain_data import NotPlain, plain_checkpoint
 from .checkpoint_files import CheckpointError, remove_checkpoint
 from .whole import damage
 
+SMALL = 2**24  # bytes that are read in no time
+
 
 class AtomicCheckpointIO(CheckpointIO):
     """Writes a checkpoint beside its target and renames it when it is on disk; reads plain data only.
+
+    The name itself may be gone after a power cut, until the folder is synced: saving/publish.py does that.
 
     Attributes:
         written: size and SHA-256 of the file written last.
@@ -35,19 +39,21 @@ class AtomicCheckpointIO(CheckpointIO):
             CheckpointError: it could not be read again; what was there before is still there.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint = self.make_plain(checkpoint)
 
-        with atomic_write(path) as file:
+        with atomic_write(path, lasting=False) as file:
             stream = HashedStream(file)
             torch.save(checkpoint, stream)
             if stream.error is not None:
                 raise stream.error
 
-            # What can't be read must be noticed now, not at the restart. Mapped into memory, as tensors of any size
-            # then cost no time.
+            # What can't be read must be noticed now, not at the restart. A large one is mapped into memory, as tensors
+            # of any size then cost no time; a small one need not be opened for that.
             file.flush()
-            problem = unreadable(Path(file.name))
+            file.seek(0)
+            problem = unreadable(file if stream.size < SMALL else Path(file.name))
             if problem is not None:
                 raise CheckpointError(f"it could not be read again: {problem}")
 
@@ -126,10 +132,10 @@ def reason_of(error: Exception) -> str:
     return lines[0] if lines else "it is empty or cut off"
 
 
-def unreadable(path: Path) -> str | None:
-    """Why torch would not read a file as plain data, or None. No tensor is read: see `unusable`."""
+def unreadable(file: Path | BinaryIO) -> str | None:
+    """Why torch would not read a file as plain data, or None. Of a path, no tensor is read: see `unusable`."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        torch.load(file, map_location="cpu", weights_only=True, mmap=isinstance(file, Path))
     except (pickle.UnpicklingError, RuntimeError) as error:
         return reason_of(error)
     return None

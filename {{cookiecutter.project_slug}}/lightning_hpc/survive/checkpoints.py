@@ -38,6 +38,7 @@ from .checkpoint_io import AtomicCheckpointIO
 from .exact_resume import check_place
 from .monitor import Best
 from .saving.one_save import Save, copy_for_thread, too_late
+from .saving.publish import Publisher
 
 
 class Checkpoints(Callback):
@@ -102,6 +103,7 @@ class Checkpoints(Callback):
 
         self.best.callbacks = trainer.callbacks
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        self._publisher = Publisher(self.folder, self.keep)
         for callback in trainer.callbacks:
             # Its default is a folder named after the first logger, or the one of the run's own checkpoints.
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -211,7 +213,7 @@ class Checkpoints(Callback):
         self.settle(wait=True)
         # Of what is the same on all ranks, a strategy that writes a folder may take any rank's.
         share_buffers(trainer, trainer.lightning_module)
-        save = Save(trainer, self.folder, self.best, self.keep, self.config, self.on_save)
+        save = Save(trainer, self.best, self._publisher, self.config, self.on_save)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
         with signals.undisturbed():

@@ -2,11 +2,11 @@
 
     trainer = Trainer(logger=[MetricsFile(folder), ...], callbacks=[ExactResume(seed), Checkpoints(), ...])
 
-A row is in the file as soon as it is logged, and on disk at each checkpoint. A checkpoint knows how many rows there
-were. On resume the rows after it are dropped, since they are about to be logged again: none is lost and none is there
-twice. A checkpoint that is not one of the run's own can't know the rows. Then they are cut by its step, and what is cut
-is kept in .old/. Numbers are written so that reading gives the same float. (Lightning's CSVLogger deletes the file on a
-restart.)
+A row is in the file as soon as it is logged, and on disk at each checkpoint; until then, nothing waits for the disk. A
+checkpoint knows how many rows there were. On resume the rows after it are dropped, since they are about to be logged
+again: none is lost and none is there twice. A checkpoint that is not one of the run's own can't know the rows. Then
+they are cut by its step, and what is cut is kept in .old/. Numbers are written so that reading gives the same float.
+(Lightning's CSVLogger deletes the file on a restart.)
 
 `seconds` is the running time of all attempts together when the row was logged, without the waiting in between: what a
 learning curve over time needs. Work that was lost and is repeated counts twice, as it costs twice. It is the one column
@@ -23,7 +23,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from ..files import atomic_write, place_aside
+from ..files import atomic_write, new_file, place_aside, sync_folder, write_all
 
 
 class MetricsFile(Logger):
@@ -49,6 +49,8 @@ class MetricsFile(Logger):
         self._seconds_before = 0.0  # of earlier attempts, as far as they have logged
         self._waiting: list[dict[str, Any]] = []  # logged, but not in the file: only when the disk is full
         self._file: Any = None  # unbuffered, so that a row is in the file when `write` returns
+        self._counted = False  # a checkpoint may count on rows of the file, so they stay on disk
+        self._is_new = False  # after a power cut, an earlier file could have the name
 
     @property
     def save_dir(self) -> str:
@@ -87,6 +89,10 @@ class MetricsFile(Logger):
         self._open()
         self._write_waiting()
         os.fsync(self._file.fileno())
+        self._counted = True
+        if self._is_new:
+            sync_folder(self.path.parent)
+            self._is_new = False
 
     @rank_zero_only
     def rewind(self, rows: int) -> None:
@@ -131,17 +137,24 @@ class MetricsFile(Logger):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._read()
+        self._counted = bool(rows)
         columns = list(rows[0]) if rows else self._columns
         self._seconds_before = latest(rows)  # now, while the rows are there that are about to be dropped
         self._rewrite(rows, columns)
 
     def _read(self) -> list[dict[str, Any]]:
         """All whole rows of the file."""
-        if not self.path.exists():
+        try:
+            text = self.path.read_text(encoding="utf-8") if self._file is None else self._read_open()
+        except FileNotFoundError:
             return []
-        text = self.path.read_text(encoding="utf-8")
         whole_lines = text[: text.rfind("\n") + 1]
         return list(csv.DictReader(io.StringIO(whole_lines, newline="")))
+
+    def _read_open(self) -> str:
+        """The text of the file that is open."""
+        self._file.seek(0)
+        return self._file.read().decode("utf-8")
 
     def _write_waiting(self) -> None:
         """Bring the rows that wait into the file."""
@@ -158,21 +171,28 @@ class MetricsFile(Logger):
         """Write lines at the end of the file: all of them, or none and OSError."""
         end = self._file.seek(0, os.SEEK_END)
         try:
-            while text:  # an unbuffered file may take a part only
-                written = self._file.write(text)
-                text = text[written:]
+            write_all(self._file, text)
         except OSError:
             self._file.truncate(end)  # no half line
             raise
 
     def _rewrite(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
-        """Replace the file, at once, by one with these rows and columns, and open it to add to."""
-        with atomic_write(self.path) as file:
-            file.write(with_header(rows, columns))
+        """Replace the file, at once, by one with these rows and columns, which stays open to add to."""
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        file = new_file(part, buffering=0)
+        try:
+            write_all(file, with_header(rows, columns))
+            if self._counted:
+                os.fsync(file.fileno())
+            os.replace(part, self.path)
+        except BaseException:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
 
         if self._file is not None:
             self._file.close()
-        self._file = self.path.open("ab", buffering=0)
+        self._file, self._is_new = file, True
         self.rows, self._columns = len(rows), columns
 
 

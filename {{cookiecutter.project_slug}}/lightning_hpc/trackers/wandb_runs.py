@@ -4,7 +4,9 @@ import contextlib
 import csv
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -66,9 +68,13 @@ class WandB(Tracker, WandbLogger):
         finish_timeout: float = 600.0,
     ) -> None:
         # Silent, because the run says itself where it is in W&B: once, and in the log file too.
-        settings = dict(
+        settings: dict[str, Any] = dict(
             init_timeout=init_timeout, finish_timeout=finish_timeout, finish_timeout_raises=True, silent=True
         )
+
+        # Fewer files, and questions about files: no links to the newest of the folder's one or two attempts, and no
+        # looking whether there is a folder .wandb.
+        settings |= dict(symlink=False, use_dot_wandb=False)
         super().__init__(
             name=name,
             save_dir=save_dir,
@@ -132,6 +138,13 @@ class WandB(Tracker, WandbLogger):
     def log_hyperparams(self, params: dict[str, Any]) -> None:
         self._call(super().log_hyperparams, params)
 
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Log pictures, as Lightning's logger does; a file is read once, where W&B would read it three times."""
+        with tempfile.TemporaryDirectory() as here:  # on this machine; the run's folder may be on another
+            local = [copied(image, Path(here, str(number))) for number, image in enumerate(images)]
+            super().log_image(key, local, step, **kwargs)
+
     def _call(self, method: Callable[..., Any], *arguments: Any) -> None:
         """Call a method of W&B's; if its service has died, continue offline, and call it again."""
         try:
@@ -188,6 +201,14 @@ class WandB(Tracker, WandbLogger):
             logger.warning(
                 f"warning: W&B's service has died; what it has kept: wandb sync {quoted(self.save_dir)}/wandb/*run-*"
             )
+
+
+def copied(image: Any, folder: Path) -> Any:
+    """The path of a copy, in a new folder, of a picture that is a file; any other picture as it is."""
+    if not isinstance(image, str | Path) or not Path(image).is_file():
+        return image
+    folder.mkdir()
+    return str(shutil.copyfile(image, folder / Path(image).name))
 
 
 def exit_for_sure(code: int) -> None:

@@ -95,7 +95,7 @@ class FolderIsThere(Callback):
         every: seconds between two looks.
     """
 
-    def __init__(self, folder: RunFolder, every: float = 2.0) -> None:
+    def __init__(self, folder: RunFolder, every: float = 10.0) -> None:
         self.folder, self.every = folder, every
         self._looked_at = 0.0
 

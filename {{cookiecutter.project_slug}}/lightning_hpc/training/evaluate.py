@@ -1,5 +1,6 @@
 """`validate`, `test` and `predict` with a checkpoint of a run, and a run's model and data for looking into them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..code.compare import warn_of_other_code
 from ..files import read_json, write_json
 from ..logs import say
 from ..modules.adapt import use_own_loaders
-from ..runs.folder import EXIT_CODES, RunFolder, now
+from ..runs.folder import EXIT_CODES, now
 from ..runs.run import Run, read_command_line
 from ..settings.errors import SettingsError
 from ..settings.parser import CLI
@@ -107,9 +108,8 @@ def test_at_end(cli: CLI, run: Run) -> None:
         save_metrics(results, checkpoint, result_path(cli.config, run, "test.json"))
 
 
-def damaged_status(folder: RunFolder) -> list[str]:
+def damaged_status(before: Mapping[str, Any]) -> list[str]:
     """A line if status.json had to be made anew from what the checkpoints tell."""
-    before = folder.status()
     if before.get("state") != "unknown":
         return []
     return [f"warning: {before['reason']}; it is written anew, without the attempts and times of before"]

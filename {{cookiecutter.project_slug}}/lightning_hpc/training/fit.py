@@ -77,7 +77,8 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     # checkpoint.
     mirrored = look_into_mirror(run, Mirror(**vars(cli.config.mirror)), resume, check)
     resume = folder.resume_now(cli.config.resume)  # again, as it may know more of the run now
-    if folder.status().get("state") == "done" and resume in ("auto", "must"):
+    before = folder.status()
+    if before.get("state") == "done" and resume in ("auto", "must"):
         return already_done(cli, run, root)
 
     # Stuck: put back into the queue again and again without getting on, it would only burn hours.
@@ -98,7 +99,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     code_lines = []
     if checkpoint is not None and is_own(checkpoint.path, folder.path):
         code_lines = check_code(*code_of(run, root), changed_is_fine=cli.config.code == "changed")
-    attempt = 1 if resume == "never" else folder.status().get("attempt", 0) + 1
+    attempt = 1 if resume == "never" else before.get("attempt", 0) + 1
     try:
         make(cli, run)
         set_length(cli.config, cli.trainer, cli.datamodule or cli.model)
@@ -106,7 +107,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
         check_cka(cli.trainer, cli.model)
         check_asked_for(cli)
         start, details = how_it_starts(cli, checkpoint, attempt)
-        lines = [*damaged_status(folder), *mirrored.lines, *start, *code_lines]
+        lines = [*damaged_status(before), *mirrored.lines, *start, *code_lines]
     except (SettingsError, CheckpointError):
         raise
     except Exception as error:  # in the user's model or data
@@ -249,8 +250,8 @@ def write_settings(cli: CLI, run: Run, root: Path) -> None:
     folder = run.folder.path
     use = command("Train.py", "test", "--run", folder)
     head = f"# Resolved settings of: {command_line(run)}\n# To use them: {use}\n"
-    write_atomically(folder / "config.yaml", head + dump(cli.resolved))
-    write_atomically(folder / "overlay.yaml", dump(run.changes))
+    write_atomically(folder / "config.yaml", head + dump(cli.resolved), lasting=False)
+    write_atomically(folder / "overlay.yaml", dump(run.changes), lasting=False)
 
     status, _, runs, _ = code_of(run, root)
     fields, diff = note_code(status, root, runs)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -21,7 +20,7 @@ from ..monitor import Best
 from ..whole import finish_folder
 from .background import InBackground
 from .copies import Copier, NotCopied, bytes_of, has_room
-from .publish import publish
+from .publish import Publisher
 
 Listeners = Sequence[Callable[[dict[str, Any]], Any]]
 
@@ -31,9 +30,8 @@ class Save:
 
     Args:
         trainer: the Trainer.
-        folder: the run's checkpoints/.
         best: the best value so far, and whether this checkpoint is to be the best.
-        keep: how many of the newest checkpoints to keep.
+        publisher: gives it its names in the run's checkpoints/.
         config: what meta.json says the run's settings are.
         listeners: called with the entry when the checkpoint is whole, on rank 0.
 
@@ -46,11 +44,11 @@ class Save:
     """
 
     def __init__(
-        self, trainer: Trainer, folder: Path, best: Best, keep: int, config: str | None, listeners: Listeners
+        self, trainer: Trainer, best: Best, publisher: Publisher, config: str | None, listeners: Listeners
     ) -> None:
-        self.trainer, self.folder, self.keep, self.listeners = trainer, folder, keep, listeners
+        self.trainer, self.publisher, self.listeners = trainer, publisher, listeners
         self.started, self.step = time.monotonic(), trainer.global_step
-        self.path = folder / f"step-{self.step:08d}.ckpt"
+        self.path = publisher.folder / f"step-{self.step:08d}.ckpt"
         self.is_best, self.best_before, self._best_entry = best.due, best.saved, best.entry()
         metrics = finite({name: float(value) for name, value in sorted(trainer.callback_metrics.items())})
         self.entry: dict[str, Any] = dict(
@@ -122,7 +120,7 @@ class Save:
         self.entry["saved"] = datetime.now().astimezone().isoformat(timespec="seconds")
         self.entry["seconds"] = self._seconds()
         self.entry.setdefault("stalled", self.entry["seconds"])
-        publish(self.folder, self.entry, self._best_entry if self.is_best else None, self.keep)
+        self.publisher.publish(self.entry, self._best_entry if self.is_best else None)
 
         for listener in self.listeners:
             try:
