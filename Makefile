@@ -48,7 +48,7 @@ docs: build/docs-env/installed  ## build the documentation into docs/_build
 	build/docs-env/bin/sphinx-build -W --keep-going --fresh-env -b html docs docs/_build/html
 
 bench: .venv/installed  ## measure everything, hours: docs/benchmarks says how to run one
-	for name in generation start step_overhead kill_chain checkpoints loaders cka launch slices packing mirror sweeps results; do .venv/bin/python benchmarks/$$name.py || exit 1; done
+	for name in generation start footprint step_overhead kill_chain checkpoints loaders cka launch slices packing mirror sweeps results; do .venv/bin/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove environments and everything built
 	rm -rf .venv build docs/_build

@@ -172,6 +172,11 @@ CHARTS = {
         of_pairs("runs", "plain HTML, usable after s", "page, usable after s", ("runs", "plain HTML")),
     ),
     "slices": Chart("slices.json", "The run is done after", of_column("way", "done after, s", "slices", seconds)),
+    "footprint": Chart(
+        "footprint.json",
+        "Opens, writes, fsyncs and changed names in a minute of training",
+        of_column("a run", "all four", "this template", "{:.0f}".format),
+    ),
     "packing": Chart(
         "packing.json",
         "Four runs are done after",

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install SLURM for tests/slurm, Chromium for tests/report, sshd and rsync for tests/hosts, where apt can. Elsewhere say
-# so and go on: without them those tests are skipped.
+# Install SLURM for tests/slurm, Chromium for tests/report, sshd and rsync for tests/hosts, strace for
+# tests/journeys/test_footprint.py, where apt can. Elsewhere say so and go on: without them those tests are skipped.
 PATH=$PATH:/usr/sbin
 packages=
 if ! { command -v slurmctld && command -v slurmd && command -v sbatch; } >/dev/null; then
@@ -10,6 +10,7 @@ command -v chromium >/dev/null || packages="$packages chromium"
 command -v sshd >/dev/null || packages="$packages openssh-server"
 command -v ssh >/dev/null || packages="$packages openssh-client"
 command -v rsync >/dev/null || packages="$packages rsync"
+command -v strace >/dev/null || packages="$packages strace"
 [ -n "$packages" ] || exit 0
 
 as_root=

@@ -18,6 +18,7 @@ from small_disk import no_file_larger_than
 from lightning_hpc.files import atomic_write
 from lightning_hpc.survive.checkpoint_files import CheckpointError, find_checkpoint, give_name, is_own, remove_parts
 from lightning_hpc.survive.checkpoint_io import AtomicCheckpointIO
+from lightning_hpc.survive.saving import publish
 from lightning_hpc.survive.whole import damage
 from lightning_hpc.values.plain_data import NotPlain, plain_checkpoint, plain_value
 
@@ -115,6 +116,29 @@ def test_a_name_is_given_without_a_moment_in_which_it_is_missing(tmp_path, monke
     give_name(two, last)
     assert last.read_bytes() == two.read_bytes() and not last.samefile(two)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_old_checkpoint_goes_when_the_new_one_and_its_names_are_on_disk(tmp_path, monkeypatch):
+    done = []
+
+    def names_in(folder):
+        return sorted(path.name for path in folder.iterdir())
+
+    monkeypatch.setattr(publish, "sync_folder", lambda folder: done.append(names_in(folder)))
+    publisher = publish.Publisher(tmp_path, keep=1)
+    for step in (10, 20):
+        publisher.publish(dict(file=save(tmp_path / f"step-000000{step}.ckpt").name, step=step), {})
+    names = ["best.ckpt", "last.ckpt", "meta.json"]
+    assert done == [[*names, "step-00000010.ckpt"], [*names, "step-00000010.ckpt", "step-00000020.ckpt"]]
+    assert names_in(tmp_path) == [*names, "step-00000020.ckpt"]
+
+    # What a save that has failed has left is found.
+    save(tmp_path / "step-00000025.ckpt")
+    publisher.forget()
+    publisher.publish(dict(file=save(tmp_path / "step-00000022.ckpt").name, step=22), None)
+    assert names_in(tmp_path) == [*names, "step-00000022.ckpt"]
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert (meta["best"]["step"], [entry["step"] for entry in meta["kept"]]) == (20, [22])
 
 
 def test_find_takes_the_newest_by_number(tmp_path):

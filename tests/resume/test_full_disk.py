@@ -77,10 +77,10 @@ def test_the_reserve_makes_room_once_and_comes_back(tmp_path, monkeypatch):
 
     write = module.write_json
 
-    def write_if_there_is_room(path, content):
+    def write_if_there_is_room(path, content, **options):
         if folder.reserve.exists():
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content)
+        write(path, content, **options)
 
     monkeypatch.setattr(module, "write_json", write_if_there_is_room)
     folder.update(step=7)

@@ -108,6 +108,27 @@ def test_a_file_that_is_closed_is_on_disk_and_can_be_opened_again(tmp_path, monk
     assert (len(read(tmp_path)), file.rows) == (2, 2)
 
 
+def test_nothing_waits_for_the_disk_before_a_checkpoint_counts_on_the_rows(tmp_path, monkeypatch):
+    """From then on, a file that takes the place of another is on disk before it does."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    whole, part = str(tmp_path / "metrics.csv"), str(tmp_path / f".metrics.csv.{os.getpid()}.part")
+    file = MetricsFile(tmp_path)
+    for step, name in enumerate(("loss", "accuracy", "loss")):
+        file.log_metrics({name: 1.0}, step)
+    assert synced == []
+    file.sync()
+    file.log_metrics(dict(loss=1.0), 3)
+    file.sync()
+    assert synced == [whole, str(tmp_path), whole]
+
+    synced.clear()
+    file.log_metrics(dict(error=0.5), 4)
+    assert synced == [part] and len(read(tmp_path)) == 5
+    MetricsFile(tmp_path).rewind(2)  # another process, after a restart
+    assert synced == [part, part, part] and len(read(tmp_path)) == 2
+
+
 def test_on_a_full_disk_rows_wait(tmp_path):
     file = MetricsFile(tmp_path)
     file.log_metrics(dict(loss=0.0), 0)

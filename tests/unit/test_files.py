@@ -21,3 +21,16 @@ def test_a_planted_link_is_not_followed(tmp_path, planted):
     assert precious.exists() == (planted == "link to a file")
     if precious.exists():
         assert precious.read_text() == "mine"
+
+
+def test_only_a_name_that_must_last_is_brought_to_disk(tmp_path, monkeypatch):
+    """The content always is; the folder, of which the name is a part, where it is asked for."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    file = tmp_path / "status.json"
+    part = str(tmp_path / f".status.json.{os.getpid()}.part")
+
+    write_atomically(file, "new", lasting=False)
+    assert synced == [part]
+    write_atomically(file, "newer")
+    assert synced == [part, part, str(tmp_path)]

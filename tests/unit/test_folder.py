@@ -245,6 +245,16 @@ def test_update_changes_nothing_else(folder):
     assert {**before, "step": 5, "updated": after["updated"]} == after
 
 
+def test_a_change_of_state_lasts_and_progress_need_not(folder, monkeypatch):
+    folder.start()
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    folder.update(step=5)
+    assert len(synced) == 1 and str(folder.path) not in synced  # the file alone
+    folder.end("done")
+    assert synced[2:] == [str(folder.path)]
+
+
 def test_a_failed_write_leaves_the_old_text_and_no_litter(tmp_path, monkeypatch):
     file = tmp_path / "status.json"
     write_atomically(file, "old")

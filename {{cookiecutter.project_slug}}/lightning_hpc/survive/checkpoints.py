@@ -269,6 +269,7 @@ class Checkpoints(Callback):
                 self._warn_once("late", late)
             return
 
+        self._publisher.forget()
         problem = (
             f"checkpoint of step {save.step} could not be written: {problem} ({save.path}); {whole_one(self.folder)}"
         )

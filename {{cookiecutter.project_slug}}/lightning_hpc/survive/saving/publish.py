@@ -20,6 +20,10 @@ class Publisher:
         self.folder, self.keep = folder, keep
         self._known: tuple[dict[str, Any], dict[int, Path]] | None = None  # meta.json, and the step files
 
+    def forget(self) -> None:
+        """Read the folder again the next time: a save that has failed may have left something."""
+        self._known = None
+
     def publish(self, entry: dict[str, Any], best: dict[str, Any] | None) -> None:
         """Point last and best to a new checkpoint, bring meta.json up to date, and drop old checkpoints.
 
@@ -32,7 +36,7 @@ class Publisher:
         """
         path, best_name = self.folder / entry["file"], self.folder / "best.ckpt"
         meta, files = self._known or (read_meta(self.folder), step_files(self.folder))
-        self._known = None  # if anything fails, the folder is read again
+        self.forget()  # if anything fails below
         give_name(path, self.folder / "last.ckpt")
         if best is not None:
             give_name(path, best_name)
