@@ -5,7 +5,7 @@
 strace counts the calls of a run and of all that it starts, in three parts: until the first batch is done, until
 training ends, and after that. An epoch takes as long on every machine: the run sleeps for the rest of it. Counted are
 calls about files in the project and in the home folder, since both lie on a cluster's shared file system; /tmp and the
-system's own folders do not. Python's packages are counted apart: they are read at the start.
+system's own folders do not; here /dev/shm is in the place of /tmp. Python's packages are counted apart: they are read at the start.
 
 The peer is a project of one file with LightningCLI that keeps its last and its best checkpoint. With `--before`, the
 template of an earlier commit is measured, too. `--json FILE` also writes FILE with `_places` and `_start` in its name.
@@ -73,12 +73,13 @@ def files_in(*folders: Path) -> set[Path]:
     return {path for path in found if "__pycache__" not in path.parts}
 
 
-def measure(project: Project, settings: list[str], epochs: int, seconds: float) -> Footprint:
+def measure(project: Project, settings: list[str], here: str, epochs: int, seconds: float) -> Footprint:
     """Count what a run asks for, in a project in which one has been before.
 
     Args:
         project: the project, alone in its folder.
         settings: of the run.
+        here: a folder of the node, on another file system: what is made there and then moved is written twice.
         epochs, seconds: how many epochs it trains, and how long each lasts.
     """
     scratch = project.folder.parent
@@ -88,6 +89,7 @@ def measure(project: Project, settings: list[str], epochs: int, seconds: float) 
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "PYTHON"))}
     kept |= dict(HOME=str(home), WANDB_MODE="offline", OMP_NUM_THREADS="1", PYTHONPATH=str(scratch))
+    kept |= dict(TMPDIR=tempfile.mkdtemp(dir=here))
     command = [*project.command, *settings]
 
     # The first run: modules are compiled, fonts are found, the code is kept.
@@ -192,11 +194,16 @@ def main() -> None:
     arguments = parser.parse_args()
     minutes = arguments.epochs * arguments.seconds / 60
 
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as threads:
+    on_node = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=on_node if on_node.is_dir() else None) as here,
+        ThreadPoolExecutor(2) as threads,
+    ):
         cases = all_cases(arguments.before, Path(folder))
         waiting = {}
         for name, (project, settings) in cases.items():
-            waiting[name] = threads.submit(measure, project, settings, arguments.epochs, arguments.seconds)
+            waiting[name] = threads.submit(measure, project, settings, here, arguments.epochs, arguments.seconds)
         found = {name: one.result() for name, one in waiting.items()}
 
     tables = {

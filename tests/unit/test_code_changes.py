@@ -86,7 +86,7 @@ def test_runs_share_small_copies(root, runs):
     assert sorted(path.read_text() for path in copies) == sorted(
         {"", "cat\n", "import net\n", FILES["net/model.py"], "second = True\n"}
     )
-    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if "index" not in path.name}
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.suffix != ".index"}
     note_code({}, root, runs)
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -112,7 +112,7 @@ def test_only_what_has_changed_is_read_again(root, runs, monkeypatch):
     model.write_text(model.read_text()[::-1])
     os.utime(model, (0, 0))
     assert fingerprint() == ["model.py"] and fingerprint() == []
-    for file in (runs / STORE).glob("index-*.json"):
+    for file in (runs / STORE).glob("*.index"):
         file.write_text("{cut off")
     assert len(fingerprint()) == len(COUNTING)
 

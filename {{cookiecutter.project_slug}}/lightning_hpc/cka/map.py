@@ -85,19 +85,7 @@ class CKAMap:
         Returns:
             The figure, for other uses.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-        numbers = io.BytesIO()  # a zip file is written back and forth
-        np.savez(numbers, **vars(self))
-        with replacing(path.with_suffix(".npz")) as file:
-            file.write(numbers.getvalue())
-
-        with replacing(path.with_suffix(".png")) as file:
-            figure = self.figure()
-            figure.savefig(file, format="png", pil_kwargs={"compress_level": 1})  # half the time, 20 KB more
-        return figure
+        return write(self, Path(path))[0]
 
 
 def plot_cka(
@@ -160,7 +148,24 @@ def plot_cka(
     return figure
 
 
-def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure", step: int) -> None:
+def write(cka_map: CKAMap, path: Path) -> tuple["Figure", bytes]:
+    """Write a map to files, as ``CKAMap.save``; returns the figure, and what is in the picture's file."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    numbers = io.BytesIO()  # a zip file is written back and forth
+    np.savez(numbers, **vars(cka_map))
+    with replacing(path.with_suffix(".npz")) as file:
+        file.write(numbers.getvalue())
+
+    figure, picture = cka_map.figure(), io.BytesIO()
+    figure.savefig(picture, format="png", pil_kwargs={"compress_level": 1})  # half the time, 20 KB more
+    with replacing(path.with_suffix(".png")) as file:
+        file.write(picture.getvalue())
+    return figure, picture.getvalue()
+
+
+def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure", picture: bytes, step: int) -> None:
     """Log a picture with those of the loggers that take pictures: W&B, MLflow, Comet and TensorBoard.
 
     Args:
@@ -168,11 +173,14 @@ def send_picture(loggers: Iterable[Any], key: str, path: Path, figure: "Figure",
         key: the name it gets there.
         path: the picture's file.
         figure: the same picture, drawn.
+        picture: the file's content.
         step: the training step that it shows.
     """
     for logger in loggers:
         # What they really have: some answer to any name, and do nothing.
-        if "log_image" in dir(logger):  # W&B, MLflow, Comet
+        if "log_png" in dir(logger):  # this package's tracker for W&B, which need not read the file then
+            logger.log_png(key, picture, step=step)
+        elif "log_image" in dir(logger):  # W&B, MLflow, Comet
             logger.log_image(key, [str(path)], step=step)
         elif "add_image" in dir(getattr(logger, "experiment", None)):  # TensorBoard
             pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
@@ -188,8 +196,8 @@ def publish(cka_map: CKAMap, path: Path, loggers: Iterable[Any], key: str, step:
         loggers, key, step: as for ``send_picture``.
     """
     try:
-        figure = cka_map.save(path)
-        send_picture(loggers, key, path, figure, step)
+        figure, picture = write(cka_map, path)
+        send_picture(loggers, key, path, figure, picture, step)
     except Exception as error:  # a full disk, a tracker that is gone: no picture is worth a run
         warnings.warn(f"CKA: no picture {path}: {error}", stacklevel=2)
         return False

@@ -2,7 +2,7 @@
 
 runs/.code/
     FINGERPRINT.json       path → digest of each file of this version of the code
-    index-ROOT.json        what the files in a folder of code were when they were last read
+    ROOT.index             what the files in a folder of code were when they were last read
     ab/cdef…               the files, named by their digests: each is kept once, whatever number of runs used it
 
 A run notes the fingerprint in its status.json. Years later, `diff runs/.code/ab/cdef… model.py` shows what has changed.

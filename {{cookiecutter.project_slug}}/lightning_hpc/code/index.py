@@ -18,9 +18,9 @@ UNCERTAIN = 2_000_000_000  # nanoseconds: the coarsest times that file systems k
 
 
 def index_of(root: Path, store: Path) -> Path:
-    """Where the files of a folder are noted: RUNS/.code/index-….json. Each job's copy of the code has its own."""
+    """Where the files of a folder are noted: RUNS/.code/….index. Each job's copy of the code has its own."""
     place = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=8).hexdigest()
-    return store / f"index-{place}.json"
+    return store / f"{place}.index"
 
 
 def digests_of(

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -139,11 +138,18 @@ class WandB(Tracker, WandbLogger):
         self._call(super().log_hyperparams, params)
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Log pictures, as Lightning's logger does; a file is read once, where W&B would read it three times."""
-        with tempfile.TemporaryDirectory() as here:  # on this machine; the run's folder may be on another
-            local = [copied(image, Path(here, str(number))) for number, image in enumerate(images)]
-            super().log_image(key, local, step, **kwargs)
+    def log_png(self, key: str, picture: bytes, step: int | None = None) -> None:
+        """Log a picture. W&B reads its file three times: one on this machine, as the run's folder may be on another.
+
+        Args:
+            key: its name.
+            picture: the content of a file.
+            step: the training step that it shows.
+        """
+        with tempfile.TemporaryDirectory() as here:
+            file = Path(here, "picture.png")
+            file.write_bytes(picture)
+            self.log_image(key, [str(file)], step=step)
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> None:
         """Call a method of W&B's; if its service has died, continue offline, and call it again."""
@@ -201,14 +207,6 @@ class WandB(Tracker, WandbLogger):
             logger.warning(
                 f"warning: W&B's service has died; what it has kept: wandb sync {quoted(self.save_dir)}/wandb/*run-*"
             )
-
-
-def copied(image: Any, folder: Path) -> Any:
-    """The path of a copy, in a new folder, of a picture that is a file; any other picture as it is."""
-    if not isinstance(image, str | Path) or not Path(image).is_file():
-        return image
-    folder.mkdir()
-    return str(shutil.copyfile(image, folder / Path(image).name))
 
 
 def exit_for_sure(code: int) -> None:
