@@ -5,7 +5,8 @@
 strace counts the calls of a run and of all that it starts, in three parts: until the first batch is done, until
 training ends, and after that. An epoch takes as long on every machine: the run sleeps for the rest of it. Counted are
 calls about files in the project and in the home folder, since both lie on a cluster's shared file system; /tmp and the
-system's own folders do not; here /dev/shm is in the place of /tmp. Python's packages are counted apart: they are read at the start.
+system's own folders do not (here, /dev/shm stands for /tmp). Python's packages are counted apart: they are read at the
+start.
 
 The peer is a project of one file with LightningCLI that keeps its last and its best checkpoint. With `--before`, the
 template of an earlier commit is measured, too. `--json FILE` also writes FILE with `_places` and `_start` in its name.
