@@ -14,6 +14,7 @@ template of an earlier commit is measured, too. `--json FILE` also writes FILE w
 
 import argparse
 import os
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -194,6 +195,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file and two beside it")
     arguments = parser.parse_args()
     minutes = arguments.epochs * arguments.seconds / 60
+    if shutil.which("strace") is None:
+        raise SystemExit("this needs strace: apt-get install strace")
 
     on_node = Path("/dev/shm")
     with (
