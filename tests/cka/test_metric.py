@@ -205,7 +205,7 @@ def song_kernel(K, L):
     return (hsic_1(K, L) / (hsic_1(K, K) * hsic_1(L, L)).sqrt()).item()
 
 
-@pytest.mark.parametrize("name", ["functional", "metric", "recorder", "compare", "map", "callback"])
+@pytest.mark.parametrize("name", ["functional", "metric", "recorder", "compare", "maps.map", "maps.plot", "callback"])
 def test_the_examples_in_the_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     public = {name: getattr(lightning_hpc.cka, name) for name in lightning_hpc.cka.__all__}

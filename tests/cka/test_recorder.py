@@ -37,7 +37,7 @@ def recorded(batches, **kwargs):
     return metric.compute()
 
 
-@pytest.mark.parametrize("sizes", [(4, 4), (5,), (16, 16, 7), (64, 64, 9), (256,)], ids=str)
+@pytest.mark.parametrize("sizes", [(4, 4), (5,), (16, 16, 7), (64, 64, 9), (100, 70), (256,)], ids=str)
 @pytest.mark.parametrize("width", [48, 4096])
 @pytest.mark.parametrize("ratio", [0, 1, 10, 100, 1000])
 def test_error_below_1e_6_for_any_mean_over_std(ratio, width, sizes):

@@ -41,6 +41,17 @@ class FirstStep(Callback):
 """
 
 
+AT_THE_END = """
+import sys
+from lightning.pytorch import Callback
+
+
+class AtTheEnd(Callback):
+    def teardown(self, trainer, module, stage):
+        print("MODULES\\n" + "\\n".join(sys.modules) + "\\n", flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def imported(project: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The modules of the default run, which records into files for W&B, after its first step."""
@@ -66,6 +77,19 @@ def test_the_default_run_imports_no_room_that_only_plans_or_reports(imported):
 
     assert "survive" in rooms
     assert not rooms & OTHER_ROOMS
+
+
+def test_a_whole_run_draws_and_logs_its_map_without_matplotlib_and_pandas(project, tmp_path):
+    (tmp_path / "at_the_end.py").write_text(AT_THE_END)
+    command = [sys.executable, "Train.py", "fit", f"--runs_dir={tmp_path}", "--trainer.max_epochs=1"]
+    command.append("--trainer.callbacks+=at_the_end.AtTheEnd")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "WANDB_MODE": "offline"}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert not set(done.stdout.partition("MODULES")[2].split()) & set(UNUSED)
+    assert list(tmp_path.glob("*/*/cka/epoch-001.png"))
+    assert list(tmp_path.glob("*/*/wandb/offline-run-*/files/media/images/cka/init/map*.png"))
 
 
 # In a process of its own each, as modules stay imported.

@@ -12,7 +12,8 @@ from .callback import CKACallback
 from .compare import compare
 from .functional import cka, rbf
 from .gram import CKAError
-from .map import CKAMap, plot_cka
+from .maps.map import CKAMap
+from .maps.plot import plot_cka
 from .metric import CKA
 from .recorder import GramRecorder
 

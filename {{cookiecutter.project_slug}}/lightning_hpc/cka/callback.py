@@ -12,10 +12,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from .compare import Comparison
+from .frozen import FrozenRecorder, run_recorded
 from .functional import check_kernel
 from .gram import CKAError
 from .layers import select_layers
-from .map import CKAMap, names_of, publish
+from .maps.map import CKAMap
+from .maps.publishing import names_of, publish
 from .models import (
     CannotCopy,
     averaging_callback,
@@ -28,7 +30,6 @@ from .models import (
     obstacle,
     original,
     recorded_module,
-    same_randomness,
 )
 from .recorder import GramRecorder
 
@@ -109,6 +110,7 @@ class CKACallback(Callback):
         self._title = {"init": "initial weights", "ema": "averaged weights"}.get(self._label, self._label)
 
         self._reference_model: nn.Module | None = None  # on the CPU between validations
+        self._frozen: FrozenRecorder | None = None  # of a reference that stays as it is
         self._off = False  # for the rest of this run
 
         # Of one validation
@@ -125,7 +127,7 @@ class CKACallback(Callback):
     # ---- before training: find the module and the reference ----
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._off = False
+        self._off, self._frozen = False, None
         if problem := self.prepare(trainer, pl_module):
             self._turn_off(problem)
 
@@ -147,8 +149,8 @@ class CKACallback(Callback):
         try:
             self._reference_model = fixed_reference(self.reference, self.reference_layers, network, pl_module)
         except CannotCopy as error:
-            return str(error)
-        return None
+            problem = str(error)
+        return problem
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not earlier: lazy layers get their weights in the sanity check.
@@ -182,7 +184,7 @@ class CKACallback(Callback):
         module = recorded_module(pl_module, self.module)
         compiled = is_compiled(module)  # hooks may not fire in it, so its original runs once more
         if self._comparison is None:
-            self._start(trainer, original(module), compiled, pl_module.device)
+            self._start(trainer, original(module), compiled)
 
         self._called = False
         if self._run_first:
@@ -190,27 +192,29 @@ class CKACallback(Callback):
         if not compiled:
             self._hooks.enter_context(self._network_recorder)
 
-    def _start(self, trainer: Trainer, network: nn.Module, compiled: bool, device: torch.device) -> None:
-        """At the first recorded batch: make the recorders, and bring the reference to the device."""
+    def _start(self, trainer: Trainer, network: nn.Module, compiled: bool) -> None:
+        """At the first recorded batch: make the recorders."""
         self._network_recorder = GramRecorder(network, self.layers, self.batch_dim)
         recorders = [self._network_recorder]
         self._run_first = [(self._network_recorder, network)] if compiled else []
 
         averaging = averaging_callback(trainer) if self._label == "ema" else None
         if averaging is not None:
-            average = averaging._average_model.module
-            self._reference_model = frozen_copy(recorded_module(average, self.module))
+            average = recorded_module(averaging._average_model.module, self.module)
+            self._reference_model = frozen_copy(average).to(trainer.lightning_module.device)
 
         if self._reference_model is not None:
-            self._reference_model.to(device)
-            recorder = GramRecorder(self._reference_model, self.reference_layers, self.batch_dim)
+            arguments = (self._reference_model, self.reference_layers, self.batch_dim)
+            if self._label != "ema":  # an average changes, any other reference stays as it is
+                self._frozen = self._frozen or FrozenRecorder(*arguments)
+                self._frozen.restart()
+            recorder = self._frozen or GramRecorder(*arguments)
             self._run_first.append((recorder, self._reference_model))
             recorders.append(recorder)
 
         # During validation Lightning has the averaged weights in the network, and the network's in the average; a
         # callback that evaluates both leaves each where it is.
-        swapped = averaging is not None and getattr(averaging, "evaluate", "averaged") != "both"
-        if swapped:
+        if averaging is not None and getattr(averaging, "evaluate", "averaged") != "both":
             recorders.reverse()
         self._comparison = Comparison(*recorders, kernel=self.kernel)
 
@@ -220,10 +224,7 @@ class CKACallback(Callback):
             return
         self._called = self._running = True
         try:
-            with torch.no_grad(), same_randomness(device), torch.compiler.set_stance("force_eager"):
-                for recorder, module in self._run_first:
-                    with recorder:
-                        module(*args, **kwargs)
+            run_recorded(self._run_first, device, args, kwargs)
         except Exception as error:  # whatever it is, without this callback it would not have happened
             self._failure = f"{self._title} can't be run on the validation data: {error}"
         finally:

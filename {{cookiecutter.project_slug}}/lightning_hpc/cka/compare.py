@@ -10,7 +10,7 @@ from torch import nn
 
 from .functional import check_kernel, rbf
 from .gram import CKAError
-from .map import CKAMap
+from .maps.map import CKAMap
 from .metric import CKA
 from .models import device_of, evaluating, original, recorded_module, same_randomness
 from .recorder import GramRecorder

@@ -16,6 +16,10 @@ CONSTANT = 1e-12  # a layer whose variance is below this share of its squared me
 
 IN_CACHE = 2**18  # numbers that stay in a CPU's cache between conversion and product
 
+BLOCK = 32  # rows: on a CPU a Gram matrix is computed up to its diagonal in blocks of these, as it is symmetric …
+
+WORTH_BLOCKS = 2**16  # … for features of so many numbers; with less, more calls cost what they save
+
 
 class CKAError(ValueError):
     """What was asked of CKA can't be computed; the message says why, for which layer, and what to do."""
@@ -101,7 +105,11 @@ def gram_matrix(x: Tensor, mean: Tensor | None, out: Tensor) -> Tensor:
         mean: (d,), taken off the features first; None multiplies them as they are.
         out: (n, n), where the result goes; also returned.
     """
-    if mean is None and x.dtype == out.dtype:
+    n, d = x.shape
+    on_cpu = x.device.type == "cpu"
+    in_blocks = on_cpu and n >= 2 * BLOCK and x.numel() >= WORTH_BLOCKS
+
+    if mean is None and x.dtype == out.dtype and not in_blocks:
         return torch.mm(x, x.T, out=out)
 
     # Half precision on a GPU: tensor cores, whose products are exact.
@@ -109,15 +117,35 @@ def gram_matrix(x: Tensor, mean: Tensor | None, out: Tensor) -> Tensor:
         return torch.mm(x, x.T, out_dtype=out.dtype)
 
     # On a CPU a few columns at a time: converted and centred, they are still in the cache when they are multiplied.
-    width = x.shape[1] if x.is_cuda else max(IN_CACHE // len(x), 1)
-    for start in range(0, x.shape[1], width):
+    width = max(IN_CACHE // n if on_cpu else d, 1)
+    for start in range(0, d, width):
         columns = x[:, start : start + width]
-        if mean is None:
-            columns = columns.to(out.dtype)
-        else:
+        if mean is not None:
             columns = columns - mean[start : start + width]
-        out.addmm_(columns, columns.T, beta=min(start, 1))  # the first columns overwrite what was in `out`
+        add_product(columns.to(out.dtype), out, first=start == 0, rows=BLOCK if in_blocks else n)
+    if in_blocks:
+        copy_below_above(out)
     return out
+
+
+def add_product(x: Tensor, out: Tensor, first: bool, rows: int) -> None:
+    """Add x xᵀ to ``out``, as many rows at a time, and only what is in or below these rows' block of the diagonal.
+
+    Args:
+        x: features (n, d).
+        out: (n, n); the ``first`` product overwrites what was in it.
+        rows: number of rows in a block; n for all of x xᵀ.
+    """
+    for start in range(0, len(x), rows):
+        end = start + rows
+        out[start:end, :end].addmm_(x[start:end], x[:end].T, beta=0 if first else 1)
+
+
+def copy_below_above(gram: Tensor) -> None:
+    """Make a matrix (n, n) symmetric that has been computed in and below its blocks of the diagonal only."""
+    for start in range(0, len(gram) - BLOCK, BLOCK):
+        end = start + BLOCK
+        gram[start:end, end:] = gram[end:, start:end].T
 
 
 class Centring:

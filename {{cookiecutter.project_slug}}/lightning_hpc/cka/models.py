@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from .gram import CKAError
 from .layers import NOT_LAYERS, is_a, select_layers
-from .map import replacing
+from .maps.map import replacing
 
 
 def recorded_module(pl_module: nn.Module, name: str | None = None) -> nn.Module:

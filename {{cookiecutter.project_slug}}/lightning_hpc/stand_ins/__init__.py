@@ -4,12 +4,14 @@ Where matplotlib, scipy and transformers are installed, torchmetrics imports the
 plots, for an old name of scipy's, and for metrics of texts. Where they are not, it does without: at import it needs
 their classes only to annotate functions. So while torchmetrics is imported, a stand-in answers by each of these names.
 When it is used later, as by `metric.plot()`, it imports the package and hands on what it is asked. W&B, when a run
-begins, imports the client of its job queues, to ask whether inputs of a job have been declared through it.
+begins, imports the client of its job queues, to ask whether inputs of a job have been declared through it; and pandas,
+when a picture is logged, to ask whether it is a table.
 
-Nothing of these packages is changed, and all others import the modules themselves. One thing is not done: torchmetrics
-adds `scipy.signal.hamming`, a name that scipy has removed, for a package that asks for it.
+All others import the modules themselves, and nothing of these packages is changed, but for W&B's note that pandas is
+there, while it logs a picture. One thing is not done: torchmetrics adds `scipy.signal.hamming`, a name that scipy has
+removed, for a package that asks for it.
 """
 
-from .packages import import_torchmetrics, without_job_queues
+from .packages import import_torchmetrics, without_job_queues, without_pandas
 
-__all__ = ["import_torchmetrics", "without_job_queues"]
+__all__ = ["import_torchmetrics", "without_job_queues", "without_pandas"]

@@ -21,7 +21,7 @@ from ..private_names import check_wandb
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..runs.run import Run
 from ..settings.places import quoted
-from ..stand_ins import without_job_queues
+from ..stand_ins import without_job_queues, without_pandas
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,11 @@ class WandB(Tracker, WandbLogger):
             file = Path(here, "picture.png")
             file.write_bytes(picture)
             self.log_image(key, [str(file)], step=step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **options: Any) -> None:
+        with without_pandas():
+            super().log_image(key, images, step, **options)
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> None:
         """Call a method of W&B's; if its service has died, continue offline, and call it again."""

@@ -1,0 +1,1 @@
+"""A finished comparison: its numbers, its pictures, and how they get to files and trackers."""
