@@ -117,6 +117,7 @@ def test_offline_attempts_are_synced_into_one_run_with_continuous_steps(train, s
     command = ("fit", disturbed("SIGTERM"), *EVERY_STEP)
     assert train(*command).code == 75
     restart()
+    time.sleep(1)  # W&B names a record by its second; a new process would take longer to start
     run = train(*command)
     assert run.code == 0 and server.operations == []
     wandb_env.delenv("WANDB_MODE")
