@@ -52,8 +52,10 @@ class Terminal:
 
     def __init__(self, folder: Path, environment: dict[str, str] | None = None, columns: int = COLUMNS) -> None:
         self.folder, self.columns = folder, columns
-        self.environment = os.environ | {"TERM": "xterm", "PS1": PROMPT, "CI": "true", "COLUMNS": str(columns)}
-        self.environment |= environment or {}
+        self.environment = os.environ | (environment or {})
+
+        # Last, since a virtual environment that is active has a prompt of its own.
+        self.environment |= {"TERM": "xterm", "PS1": PROMPT, "CI": "true", "COLUMNS": str(columns)}
         self.lines: list[Line] = []
 
     def __enter__(self) -> "Terminal":

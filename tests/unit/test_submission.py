@@ -107,8 +107,9 @@ def test_the_log_of_a_run(experiment):
         ),
         (240, Resources(gpus=4, seconds=43200), "240 runs × 4 GPUs × 12 h = 11,520 GPU-hours at most"),
         (1, Resources(gpus=1, seconds=1800), "1 run × 1 GPU × 0.5 h = 0.5 GPU-hours at most"),
+        (1, Resources(gpus=1, seconds=3600), "1 run × 1 GPU × 1 h = 1 GPU-hour at most"),
+        (2, Resources(gpus=1), "2 runs × 1 GPU, as long as the partition allows"),
         (3, Resources(gpus=0, tasks=2, cpus=4, seconds=3600), "3 runs × 8 CPUs × 1 h = 24 CPU-hours at most"),
-        (3, Resources(gpus=1), "3 runs × 1 GPUs, as long as the partition allows"),
     ],
 )  # fmt: skip
 def test_what_it_may_cost(count, resources, text):

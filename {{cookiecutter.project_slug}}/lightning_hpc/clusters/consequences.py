@@ -14,32 +14,38 @@ def cost(count: int, resources: Resources) -> str:
     In slices the time is an estimate, since a run goes on from one to the next until it is done.
     Runs that share a job are paid for once: `1000 runs, 4 runs per job: 250 jobs × 1 GPU × 12 h = …`.
     """
-    runs = f"{count} run{'s' * (count != 1)}"
+    runs = counted(count, "run")
     if resources.pack > 1:
         runs, count = in_packs(count, resources.pack), math.ceil(count / resources.pack)
     limited = resources.throttle and resources.throttle < count
     at_once = f", {resources.throttle} at a time" if limited else ""
     gpus = resources.gpus * resources.nodes
     if resources.seconds is None:
-        return f"{runs} × {gpus} GPUs, as long as the partition allows{at_once}"
+        return f"{runs} × {counted(gpus, 'GPU')}, as long as the partition allows{at_once}"
 
     hours = resources.seconds / 3600
     what, number = "GPU", gpus
     if not gpus:
         what, number = "CPU", resources.nodes * resources.tasks * (resources.cpus or 1)
     total = count * number * hours
-    share = f"{number} {what}{'s' * (number != 1)} × {rounded(hours)} h"
+    used = f"{rounded(total)} {what}-hour{'s' * (rounded(total) != '1')}"
+    share = f"{counted(number, what)} × {rounded(hours)} h"
     if not resources.slice_seconds:
-        return f"{runs} × {share} = {rounded(total)} {what}-hours at most{at_once}"
+        return f"{runs} × {share} = {used} at most{at_once}"
     length, number = resources.slice_seconds / 3600, math.ceil(resources.seconds / resources.slice_seconds)
     slices = f"in slices of {rounded(length)} h, about {number} a run"
-    return f"{runs} × {share} = {rounded(total)} {what}-hours as estimated, {slices}{at_once}"
+    return f"{runs} × {share} = {used} as estimated, {slices}{at_once}"
 
 
 def in_packs(count: int, size: int) -> str:
     """How many jobs some runs share: `1000 runs, 4 runs per job: 250 jobs`."""
     jobs = math.ceil(count / size)
-    return f"{count} run{'s' * (count != 1)}, {size} runs per job: {jobs} job{'s' * (jobs != 1)}"
+    return f"{counted(count, 'run')}, {size} runs per job: {counted(jobs, 'job')}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def rounded(number: float) -> str:
