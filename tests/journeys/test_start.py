@@ -114,8 +114,14 @@ assert "matplotlib" not in sys.modules
         "import scipy.signal; assert scipy.signal.convolve([1, 2], [1]).tolist() == [1, 2]",
         "from torchmetrics.functional.text import bert; import transformers;"
         "assert bert.AutoModel.from_pretrained == transformers.AutoModel.from_pretrained",
+        "from lightning_hpc.stand_ins import without_pandas\n"
+        "with without_pandas():\n"
+        "    import pandas as asked\n"
+        "    assert not isinstance(3, asked.DataFrame) and 'pandas.core' not in sys.modules\n"
+        "    assert asked.Series([1]).sum() == 1\n"  # as another thread may at this moment
+        "import pandas; assert isinstance(pandas.DataFrame(), asked.DataFrame)",
     ],
-    ids=["plot", "plot into axes", "type of axes", "scipy.signal", "transformers"],
+    ids=["plot", "plot into axes", "type of axes", "scipy.signal", "transformers", "pandas"],
 )
 def test_what_was_left_out_is_there_when_it_is_used(use):
     if "transformers" in use:

@@ -58,8 +58,6 @@ IN_WANDB = (
     "wandb.sdk.lib.wbauth:read_netrc_auth",
     # trackers/wandb_runs.py: a run whose service has died is no longer W&B's present one
     "wandb.sdk.lib.module:unset_globals",
-    # stand_ins/: a picture is logged without a look at pandas
-    "wandb.util:pd_available",
 )
 
 ON_TRAINER = (

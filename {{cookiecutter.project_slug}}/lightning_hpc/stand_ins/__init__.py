@@ -7,9 +7,8 @@ When it is used later, as by `metric.plot()`, it imports the package and hands o
 begins, imports the client of its job queues, to ask whether inputs of a job have been declared through it; and pandas,
 when a picture is logged, to ask whether it is a table.
 
-All others import the modules themselves, and nothing of these packages is changed, but for W&B's note that pandas is
-there, while it logs a picture. One thing is not done: torchmetrics adds `scipy.signal.hamming`, a name that scipy has
-removed, for a package that asks for it.
+Nothing of these packages is changed, and all others import the modules themselves. One thing is not done: torchmetrics
+adds `scipy.signal.hamming`, a name that scipy has removed, for a package that asks for it.
 """
 
 from .packages import import_torchmetrics, without_job_queues, without_pandas

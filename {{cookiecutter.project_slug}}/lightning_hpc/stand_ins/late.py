@@ -14,7 +14,7 @@ class LateClass(type):
 
     def real(cls) -> Any:
         """The class itself, from its package, which is imported."""
-        return getattr(importlib.import_module(cls.__module__), cls.__name__)
+        return getattr(real_module(cls.__module__), cls.__name__)
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):  # what `typing` asks of everything
@@ -25,7 +25,9 @@ class LateClass(type):
         return cls.real()(*arguments, **keywords)
 
     def __instancecheck__(cls, thing: Any) -> bool:
-        return cls.__module__ in sys.modules and isinstance(thing, cls.real())  # else there is none of it yet
+        module = sys.modules.get(cls.__module__)
+        imported = module is not None and not isinstance(module, LateModule)
+        return imported and isinstance(thing, cls.real())  # else there is none of it yet
 
 
 def late_class(module: str, name: str) -> LateClass:
@@ -39,7 +41,14 @@ class LateModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what the import system asks
             raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name)
+        return getattr(real_module(self.__name__), name)
+
+
+def real_module(name: str) -> ModuleType:
+    """The module of this name, also while a stand-in answers for it: another thread may need it then."""
+    if isinstance(sys.modules.get(name), LateModule):
+        del sys.modules[name]
+    return importlib.import_module(name)
 
 
 def late(name: str, **known: Any) -> LateModule:

@@ -63,14 +63,6 @@ def without_job_queues() -> Iterator[None]:
 
 @contextmanager
 def without_pandas() -> Iterator[None]:
-    """Let W&B log a picture without pandas, which it imports to ask whether the picture is a table.
-
-    Where pandas is not installed W&B knows tables by the name of their class, and so it does here.
-    """
-    from wandb import util
-
-    installed, util.pd_available = util.pd_available, False
-    try:
+    """Let W&B log a picture without pandas, which it imports to ask whether the picture is a table."""
+    with standing_in({"pandas": late("pandas", DataFrame=late_class("pandas", "DataFrame"))}):
         yield
-    finally:
-        util.pd_available = installed
