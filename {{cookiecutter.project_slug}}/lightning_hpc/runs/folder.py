@@ -149,7 +149,7 @@ class RunFolder:
             raise SettingsError(f"{self.path} has become the folder of another run: start this one again")
         attempt = before.get("attempt", 0) + 1
         self._seconds_before = before.get("seconds", 0.0)
-        self._clock = time.monotonic()
+        self._clock, begun = time.monotonic(), now()
 
         self._owner, self.started = owner(), False
         self.update(
@@ -158,8 +158,8 @@ class RunFolder:
             first_job=first_job(),
             **({"fetched": None} if "fetched" in before else {}),
             attempt_step=before.get("step", 0),  # for `stuck`: a later step is progress
-            started=before.get("started") or now(),
-            attempt_started=now(),
+            started=before.get("started") or begun,
+            attempt_started=begun,
             seconds=self._seconds_before,
             lightning_hpc=__version__,
         )
