@@ -1,5 +1,7 @@
 """A reference that stays as it is: it runs once on data that come again, and the maps are the same."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,48 @@ def test_a_network_that_is_called_more_often_than_before_ends_the_maps(tmp_path)
     with pytest.warns(UserWarning, match="is called more than once for a batch, but was not in earlier validations"):
         _, run = fit(tmp_path, CKACallback(), model=Twice())
     assert run.state.finished and [path.name for path in (tmp_path / "cka").glob("*.npz")] == ["epoch-001.npz"]
+
+
+class InPlace(Net):
+    """Changes what it is called with."""
+
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+class Sparse(Net):
+    def forward(self, x):
+        return super().forward(x.to_dense())
+
+
+def test_models_that_change_their_inputs_in_place(tmp_path):
+    model, losses = InPlace(), []
+
+    class Noted(Lit):
+        def validation_step(self, batch, index):
+            images, labels = batch
+            losses.append(self.loss(self.network(images), labels).item())
+
+    for callbacks in ([], [CKACallback()], [CKACallback(reference=model)]):
+        fit(tmp_path, *callbacks, model=Noted(deepcopy(model)))
+    without, initial, itself = np.split(np.array(losses), 3)
+    np.testing.assert_array_equal(initial, without)
+    np.testing.assert_array_equal(itself, without)
+
+    # Nor do the second model and the caller notice anything.
+    batches = list(Data().set.tensors[0].split(16))
+    result = compare(model, deepcopy(model), batches)
+    np.testing.assert_allclose(result.matrix.diagonal(), 1, atol=1e-6)
+    assert torch.equal(torch.cat(batches), Data().set.tensors[0])
+
+
+def test_inputs_that_can_not_be_kept_are_run_each_time(tmp_path):
+    class OfSparse(Lit):
+        def training_step(self, batch, index):
+            return super().training_step((batch[0].to_sparse(), batch[1]), index)
+
+        def validation_step(self, batch, index):
+            super().validation_step((batch[0].to_sparse(), batch[1]), index)
+
+    fit(tmp_path, CKACallback(), model=OfSparse(Sparse()))
+    assert stored(tmp_path, 1)["samples"] == 64

@@ -12,7 +12,7 @@ from .functional import check_kernel, rbf
 from .gram import CKAError
 from .maps.map import CKAMap
 from .metric import CKA
-from .models import device_of, evaluating, original, recorded_module, same_randomness
+from .models import call_on_copy, device_of, evaluating, original, recorded_module, same_randomness
 from .recorder import GramRecorder
 
 
@@ -128,7 +128,7 @@ def compare(
                 args, kwargs = read_inputs(move_data_to_device(batch, device))
                 for recorder, model in runs:
                     with recorder:
-                        model(*args, **kwargs)
+                        call_on_copy(model, args, kwargs)
                 comparison.update()
     finally:
         if recorder_b is not None:

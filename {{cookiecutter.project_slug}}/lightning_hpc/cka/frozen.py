@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .gram import CKAError
-from .models import same_randomness
+from .models import call_on_copy, same_randomness
 from .recorder import GramRecorder
 
 MOST_BYTES = 2**27  # of main memory for what is kept; further batches are run each time
@@ -74,7 +74,7 @@ class FrozenRecorder(GramRecorder):
             self._forget()
 
         next_one = self._place == len(self._known)
-        plain = all(isinstance(value, Tensor | float | int | str | None) for value in inputs)
+        plain = all(map(is_plain, inputs))
         if self._keeps and next_one and plain and self._bytes + size_of(inputs) <= MOST_BYTES:
             # A copy: the model may change its inputs in place, and a loader may use their memory again.
             self._inputs = [value.cpu().clone() if isinstance(value, Tensor) else value for value in inputs]
@@ -114,7 +114,7 @@ def run_recorded(
 ) -> None:
     """Run models, uncompiled, while their layers are recorded; a frozen one only on a batch that it doesn't know.
 
-    No random number is drawn for it.
+    No random number is drawn for it, and the inputs stay as they are.
     """
     for recorder, model in models:
         if isinstance(recorder, FrozenRecorder):
@@ -122,7 +122,14 @@ def run_recorded(
                 continue
             model.to(device)
         with torch.no_grad(), same_randomness(device), torch.compiler.set_stance("force_eager"), recorder:
-            model(*args, **kwargs)
+            call_on_copy(model, args, kwargs)
+
+
+def is_plain(value: Any) -> bool:
+    """True for what can be kept and compared: numbers, texts, None, and tensors that have all their elements."""
+    if isinstance(value, Tensor):
+        return value.layout is torch.strided and not value.is_nested
+    return isinstance(value, float | int | str | None)
 
 
 def same_inputs(known: Sequence[Any], inputs: Sequence[Any]) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .gram import CKAError
@@ -231,6 +232,12 @@ def averaging_callback(trainer: Trainer) -> WeightAveraging:
     raise CKAError(
         "CKA: reference 'ema' needs a weight-averaging callback; add EMAWeightAveraging to trainer.callbacks"
     )
+
+
+def call_on_copy(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Call a model on copies of its inputs' tensors: it may change them in place, and others need them unchanged."""
+    own_args, own_kwargs = apply_to_collection((args, kwargs), Tensor, Tensor.clone, allow_frozen=True)
+    model(*own_args, **own_kwargs)
 
 
 @contextmanager
