@@ -11,7 +11,10 @@ KINDS = """
 from typing import Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval
+from lightning import LightningDataModule, LightningModule
 from torch import nn
+
+from lightning_hpc.settings.errors import SettingsError
 
 
 class Net(nn.Module):
@@ -26,6 +29,24 @@ class Net(nn.Module):
 class Other(nn.Module):
     def __init__(self, needed: int, count: str = "1"):
         super().__init__()
+
+
+class Plain(LightningModule):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+
+
+class Knows(nn.Module):
+    def __init__(self, classes: int):
+        super().__init__()
+
+
+class Data(LightningDataModule):
+    def __init__(self, classes: int | None = 3, as_text: bool = False, size: int = 8):
+        super().__init__()
+        if size < 1:
+            raise SettingsError("a size below 1")
+        self.classes = f"{classes} kinds" if as_text else classes
 """
 
 VALUES = (
@@ -132,3 +153,28 @@ def test_settings_of_the_data_are_held_against_each_other(check):
     assert check(right) == (None, 2)
     said, _ = check([*right, {**folds, "data.folds": 3, "data.fold": 4}])
     assert said is not None and "fold" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "because"),
+    [
+        ({"data.classes": None}, "lacks classes"),
+        ({"data.as_text": True}, "expected int"),
+        ({"data.size": 0}, "a size below 1"),
+    ],
+    ids=["no fact", "a fact of another type", "data that can't be made"],
+)
+def test_facts_about_the_data_are_checked_with_what_asks_for_them(wrong, because, check):
+    """All that is wrong in the last run was right in the first two: nothing is asked of the data in the second."""
+    base = {"model": "kinds_of_settings.Plain", "data": "kinds_of_settings.Data"}
+    asks = {**base, "model.network": "kinds_of_settings.Knows"}
+    right = [asks, {**base, **wrong, "model.network": "torch.nn.Identity"}]
+    assert check(right)[0] is None
+    assert because in str(check([*right, {**asks, **wrong}])[0])
+
+
+def test_a_default_of_other_data_lapses_but_not_the_same_value_asked_for(check):
+    base = {"model": "kinds_of_settings.Plain", "model.network": "torch.nn.Identity", "data": "kinds_of_settings.Data"}
+    assert check([base])[0] is None
+    said, _ = check([base, {**base, "data.batch_size": 64}])  # as in base.yaml
+    assert said is not None and "unknown setting `data.batch_size`" in said

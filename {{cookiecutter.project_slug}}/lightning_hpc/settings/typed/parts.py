@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..flat import Flat
 from ..layers import Settings
+from .facts import missing_facts
 from .values import alternatives_of, type_of
 
 Part = tuple[Any, ...]
@@ -16,8 +17,9 @@ def parts_of(settings: Settings, own: Mapping[str, Any]) -> set[Part]:
     """The parts that the parser checks each by itself: settings are right if each has been in settings that were right.
 
     A class is checked with its name and the names of its settings, a value with the classes above it, which give it its
-    type. Two things go further. A DataModule is made, and may hold its settings against each other, so `data` is one
-    part. And a model is told facts about the data, so what is right in it depends on the data's classes and texts.
+    type. Two things go further. A DataModule is made if the model lacks facts about the data, and may then hold its
+    settings against each other, so `data` is one part. And the model is told these facts, so what is right in it
+    depends on all settings of the data but numbers.
 
     Args:
         settings: the merged settings of a run.
@@ -28,10 +30,14 @@ def parts_of(settings: Settings, own: Mapping[str, Any]) -> set[Part]:
         if key.partition(".")[0] == "data":
             data[key] = value
 
-    facts_come_from = as_text({key: value for key, value in data.items() if not is_number(value)})
+    # A fact that comes from a number is another number; from null, true or false it may be of another type.
+    facts_come_from = as_text({key: value for key, value in data.items() if type(value) not in (int, float)})
     below = names_below(settings.flat)
 
-    parts: set[Part] = {("data", as_text(data))}
+    # What was made for another DataModule may lapse, and what was asked for may not, though the values are the same.
+    defaults = tuple(sorted(settings.inherited & data.keys()))
+    texts = as_text({key: text for key, text in settings.texts.items() if key in data})
+    parts: set[Part] = {("data", as_text(data), defaults, texts, is_made(settings))}
     for key, value in settings.flat.items():
         if key in data:
             continue
@@ -43,6 +49,14 @@ def parts_of(settings: Settings, own: Mapping[str, Any]) -> set[Part]:
         parts.add((key, classes_above(key, settings.flat), beside, below.get(key), is_default, text, what))
 
     return parts
+
+
+def is_made(settings: Settings) -> bool:
+    """True if the DataModule is made to check the settings, since the model lacks facts about the data."""
+    try:
+        return bool(missing_facts(settings))
+    except SettingsError:  # there is no such class, which the parser will say
+        return False
 
 
 def what_of(key: str, value: Any, settings: Settings, own: Mapping[str, Any]) -> Any:
