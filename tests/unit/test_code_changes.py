@@ -112,9 +112,12 @@ def test_only_what_has_changed_is_read_again(root, runs, monkeypatch):
     model.write_text(model.read_text()[::-1])
     os.utime(model, (0, 0))
     assert fingerprint() == ["model.py"] and fingerprint() == []
-    for file in (runs / STORE).glob("*.index"):
-        file.write_text("{cut off")
-    assert len(fingerprint()) == len(COUNTING)
+
+    # A damaged note is as good as none.
+    (noted,) = (runs / STORE).glob("*.index")
+    for damage in (b"{cut off", b"\xff\xfe", b"[]", b"null", b'{"Train.py": 5}', b'{"Train.py": [1, 2]}'):
+        noted.write_bytes(damage)
+        assert len(fingerprint()) == len(COUNTING)
 
     monkeypatch.setattr(index, "UNCERTAIN", 2_000_000_000)
     model.write_text("first")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lightning_hpc.files import write_atomically
+from lightning_hpc.files import read_json, write_atomically
 
 
 @pytest.mark.parametrize("planted", ["link to a file", "link to nothing"])
@@ -34,3 +34,10 @@ def test_only_a_name_that_must_last_is_brought_to_disk(tmp_path, monkeypatch):
     assert synced == [part]
     write_atomically(file, "newer")
     assert synced == [part, part, str(tmp_path)]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"step": 1', b"\0" * 8, b"\xff\xfe"])
+def test_what_is_no_json_says_nothing(tmp_path, content):
+    file = tmp_path / "status.json"
+    file.write_bytes(content)
+    assert read_json(file) == read_json(tmp_path / "missing.json") == {}

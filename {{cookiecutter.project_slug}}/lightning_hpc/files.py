@@ -103,10 +103,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; {} if there is none, or only a part of one."""
+    """A JSON file's content; {} if there is none, or what is there is no JSON, such as a part of one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # of JSON, or of the text
         return {}
 
 

@@ -12,7 +12,9 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..files import read_json, write_atomically
+from ..files import write_atomically
+
+MARKS = 4  # numbers of a file, before its digest
 
 UNCERTAIN = 2_000_000_000  # nanoseconds: the coarsest times that file systems keep
 
@@ -55,10 +57,11 @@ def digests_of(
 
 
 def read_index(index: Path) -> tuple[dict[str, list], int]:
-    """What was noted, and when, by the clock of the file system; nothing where there is none."""
+    """What was noted, and when, by the clock of the file system; nothing where there is none, or it is damaged."""
     try:
-        return read_json(index), index.stat().st_mtime_ns
-    except OSError:
+        noted, when = json.loads(index.read_text(encoding="utf-8")), index.stat().st_mtime_ns
+        return {name: known for name, known in noted.items() if len(known) == MARKS + 1}, when
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}, 0
 
 
