@@ -64,6 +64,22 @@ def test_many_layers_and_long_names_fit():
     assert image.mode == "P", "one byte for a pixel: the file is written and read in a tenth of the time"
 
 
+def test_the_ends_of_long_paths_are_to_be_seen():
+    """Of two runs, the ends differ; all four edges stay white."""
+    path = "runs/study/003-network.width=32,dropout=0.1,lr=0.003-"
+
+    def pixels(*labels):
+        image = draw(np.eye(3), list("abc"), list("abc"), "CKA", *labels)
+        return np.asarray(image.convert("L")).astype(int)
+
+    first = pixels(path + "0a1b", path + "0a1b")
+    edges = np.concatenate([first[:5].ravel(), first[-5:].ravel(), first[:, :5].ravel(), first[:, -5:].ravel()])
+    assert (edges == 255).all()
+    for labels in ((path + "0a1c", path + "0a1b"), (path + "0a1b", path + "0a1c")):
+        assert (pixels(*labels) != first).any()
+    assert (pixels("x" + path + "0a1b", "x" + path + "0a1b") == first).all(), "what is left out is at the beginning"
+
+
 def test_values_below_zero_are_announced_at_the_colour_bar():
     plain, below = drawn(np.eye(14)), drawn(np.eye(14) - 0.01)
     different = np.argwhere((plain != below).any(-1))

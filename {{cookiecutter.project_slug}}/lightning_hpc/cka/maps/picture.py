@@ -78,26 +78,27 @@ def draw(
     up = Image.Transpose.ROTATE_90
     row_names = names_along(tuple(rows), height, upwards=True)
     column_names = names_along(tuple(columns), width).transpose(up)
-    row_title = text(row_label, MEDIUM).transpose(up)
 
     # The corners of the map, and where the colour bar begins.
     left, top = 3 * GAP + MEDIUM + row_names.width, 3 * GAP + LARGE
     right, bottom = left + width, top + height
     bar = right + 2 * GAP
     size = (bar + 8 * GAP, bottom + column_names.height + MEDIUM + 3 * GAP)
+    lowest = size[1] - MEDIUM - 2 * GAP  # there the name of the columns' model begins
+    column_title = text(column_label, MEDIUM, size[0] - 2 * GAP)
+    row_title = text(row_label, MEDIUM, lowest - 2 * GAP).transpose(up)
 
     picture = Image.new("P", size, WHITE)
     picture.putpalette(palette().tobytes())
     picture.paste(row_names, (left - row_names.width, top))
     picture.paste(column_names, (left, bottom))
-    picture.paste(row_title, (GAP, max((top + bottom - row_title.height) // 2, 0)))
+    picture.paste(row_title, (GAP, centred(row_title.height, (top + bottom) // 2, lowest)))
+    picture.paste(column_title, (centred(column_title.width, (left + right) // 2, size[0]), lowest))
     paste_cells(picture, matrix[::-1], (left, top, right, bottom))
 
     pen = ImageDraw.Draw(picture)
     pen.fontmode = "L"  # smooth
-    middle = (left + right) / 2
-    pen.text((middle, top - GAP), title, BLACK, font(LARGE), "ms")
-    pen.text((middle, size[1] - GAP), column_label, BLACK, font(MEDIUM), "mb")
+    pen.text(((left + right) / 2, top - GAP), title, BLACK, font(LARGE), "ms")
 
     paste_cells(picture, np.linspace(1, 0, height)[:, None], (bar, top, bar + 2 * GAP, bottom))
     for tenths in range(0, 11, 2):
@@ -162,14 +163,26 @@ def names_along(names: tuple[str, ...], length: int, upwards: bool = False) -> "
     return strip
 
 
-def text(words: str, size: int) -> "Image":
-    """A line of text, as large as it needs to be."""
+def text(words: str, size: int, room: int) -> "Image":
+    """A line of text, as large as it needs to be; of what needs more than so many pixels, the end.
+
+    What tells two runs apart is at the end of their paths.
+    """
     from PIL import Image, ImageDraw
 
-    letters = font(size)
-    line = Image.new("L", (math.ceil(letters.getlength(words)) + 1, size + TICK), WHITE)
-    ImageDraw.Draw(line).text((0, size), words, BLACK, letters, "ls")
+    letters, shown = font(size), words
+    while letters.getlength(shown) > room and words:
+        words = words[1:]
+        shown = f"...{words}"
+
+    line = Image.new("L", (math.ceil(letters.getlength(shown)) + 1, size + TICK), WHITE)
+    ImageDraw.Draw(line).text((0, size), shown, BLACK, letters, "ls")
     return line
+
+
+def centred(length: int, middle: int, room: int) -> int:
+    """Where something begins that is centred, or moved so that it is all to be seen."""
+    return min(max(middle - length // 2, GAP), room - GAP - length)
 
 
 @cache  # with the letters that it has drawn
