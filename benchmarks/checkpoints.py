@@ -41,6 +41,7 @@ def measure(megabytes: int, turns: int, folder: Path) -> dict[str, list[tuple[fl
 
     from lightning_hpc.survive.checkpoints import Checkpoints
     from lightning_hpc.survive.exact_resume import ExactResume
+    from lightning_hpc.survive.saving.publish import Publisher
 
     class Model(LightningModule):
         def __init__(self):
@@ -62,7 +63,7 @@ def measure(megabytes: int, turns: int, folder: Path) -> dict[str, list[tuple[fl
         """After the first step, when the optimizer has its state."""
 
         def on_train_batch_end(self, trainer, pl_module, *arguments):
-            waiting.folder = checkpoints.folder.with_name("waiting")
+            waiting._publisher = Publisher(checkpoints.folder.with_name("waiting"), keep=1)
             kinds = self.kinds(trainer, pl_module)
             for turn in range(turns + 1):
                 for name, (save, end) in kinds.items():

@@ -125,9 +125,9 @@ def checkpoint(folder: Path, megabytes: int, step: int):
     with atomic_write(file) as stream:
         stream.write(os.urandom(megabytes * 1_000_000))
 
-    from lightning_hpc.mirror.staging import digest
+    from lightning_hpc.files import hash_of
 
-    entry = dict(file=file.name, step=step, epoch=1, sha256=digest(file))
+    entry = dict(file=file.name, step=step, epoch=1, sha256=hash_of(file))
     write_meta(file.parent, dict(last=entry, best=None, kept=[entry]))
     return run, entry, file
 

@@ -137,6 +137,24 @@ def test_a_checkpoint_by_name_or_by_path(train, stopped, capsys, tmp_path):
     assert "no checkpoint wrost" in capsys.readouterr().err
 
 
+def test_rows_that_a_later_checkpoint_counts_on_are_kept(train, stopped, monkeypatch):
+    """Resumed at an earlier checkpoint, and gone before a save: the run goes on from the later one after all."""
+    from lightning_hpc.survive.checkpoints import Checkpoints
+
+    each_step = ("--trainer.log_every_n_steps=1", "--checkpoints.keep=9")
+    run = stopped(*each_step, at=10)
+    later = [row for row in run.rows if int(row["step"]) >= 4]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", lambda *_, **__: None)
+        assert stopped(*each_step, "--resume=step-00000004.ckpt", at=6).code == 75
+    moved = (run.folder / ".old" / "metrics.csv-1").read_text().splitlines()[1:]
+    assert len(moved) == len(later) > 6
+
+    assert train("fit", *LONGER, *each_step).code == 0
+    told = "".join(file.read_text() for file in (run.folder / "logs").glob("*"))
+    assert "step-00000010.ckpt (step 10" in told
+
+
 def test_a_damaged_last_checkpoint_is_told_and_the_one_before_is_used(train, stopped, capsys):
     run = stopped()
     with (run.folder / "checkpoints" / "last.ckpt").open("r+b") as file:

@@ -59,6 +59,20 @@ def test_a_restart_goes_on_and_drops_what_comes_again(tmp_path):
     assert second.rows == 4
 
 
+def test_rows_that_are_dropped_may_be_kept_and_are_missed_later(tmp_path):
+    file = MetricsFile(tmp_path)
+    for step in range(5):
+        file.log_metrics(dict(loss=float(step)), step)
+    with pytest.warns(UserWarning, match=r"the last 3 rows of .*metrics.csv are now in .*\.old/metrics.csv-1"):
+        file.rewind(2, keep=True)
+    with (tmp_path / ".old" / "metrics.csv-1").open(newline="") as stream:
+        assert [row["loss"] for row in csv.DictReader(stream)] == ["2.0", "3.0", "4.0"]
+    with pytest.warns(UserWarning, match=r"has 2 rows, and had 5 .* see .*\.old for rows"):
+        file.rewind(5)
+    file.finalize("success")
+    assert file.rows == 2
+
+
 def test_seconds_are_those_of_all_attempts_without_the_waiting(tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -152,7 +166,7 @@ def test_rows_that_a_foreign_checkpoint_does_not_know_are_cut_by_its_step_and_ke
         first.log_metrics(dict(loss=float(step)), step)
     first.log_metrics(dict(note=1.0))  # without a step: it belongs to the row before
     second = MetricsFile(tmp_path)
-    with pytest.warns(UserWarning, match=r"3 rows of .*metrics.csv from step 3 on are now in .*\.old/metrics.csv-1"):
+    with pytest.warns(UserWarning, match=r"the last 3 rows of .*metrics.csv are now in .*\.old/metrics.csv-1"):
         second.cut(3)
     second.log_metrics(dict(loss=3.5), 3)
     second.cut(9)  # nothing to cut

@@ -25,6 +25,7 @@ epoch have run.
 The version of Lightning is pinned because parts of it that are not public are used here. private_names.py lists them.
 """
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -40,7 +41,7 @@ from ..values.metric_states import attributes_now
 from ..values.plain_data import is_plain
 from ..values.ranks import gather_on_rank_0, share_buffers
 from . import lightning_state
-from .checkpoint_files import CheckpointError, is_own
+from .checkpoint_files import CheckpointError, is_own, step_files
 from .metrics_file import MetricsFile
 from .restart import (
     begin_epoch_again,
@@ -219,7 +220,9 @@ class ExactResume(Callback):
             if not isinstance(logger, MetricsFile):
                 continue
             if self._loaded is not None and own:
-                logger.rewind(self._loaded["ranks"][0]["rows"])
+                # After a kill the run may go on from a later checkpoint again, which counts on the rows up to it.
+                steps = step_files(Path(trainer.ckpt_path).resolve().parent)
+                logger.rewind(self._loaded["ranks"][0]["rows"], keep=max(steps, default=0) > trainer.global_step)
                 # The hooks that begin the epoch run again; their rows are among those that are there.
                 logger.repeats = self._loaded["cut"] != "epoch"
             elif trainer.ckpt_path is not None:

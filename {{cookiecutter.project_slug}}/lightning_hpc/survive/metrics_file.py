@@ -95,11 +95,25 @@ class MetricsFile(Logger):
             self._is_new = False
 
     @rank_zero_only
-    def rewind(self, rows: int) -> None:
-        """Drop all rows but the first `rows`."""
+    def rewind(self, rows: int, keep: bool = False) -> None:
+        """Drop all rows but the first `rows`.
+
+        Args:
+            rows: as many as a checkpoint counts.
+            keep: move the others into a file of their own, .old/metrics.csv-K.
+        """
         self._open()
-        if self.rows > rows:
-            self._rewrite(self._read()[:rows], self._columns)
+        if self.rows < rows:
+            old = self.path.parent / ".old"
+            rank_zero_warn(
+                f"{self.path} has {self.rows} rows, and had {rows} when this checkpoint was saved; see {old} for rows "
+                "that were moved when the run resumed from an earlier one"
+            )
+        elif self.rows > rows:
+            all_rows = self._read()
+            if keep:
+                self._put_aside(all_rows[rows:])
+            self._rewrite(all_rows[:rows], self._columns)
 
     @rank_zero_only
     def cut(self, step: int) -> None:
@@ -110,14 +124,16 @@ class MetricsFile(Logger):
         """
         self._open()
         kept, later = rows_before(step, self._read())
-        if not later:
-            return
+        if later:
+            self._put_aside(later)
+            self._rewrite(kept, self._columns)
 
+    def _put_aside(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows that are about to be dropped into a file of their own, and say so."""
         aside = place_aside(self.path)
         with atomic_write(aside) as file:
-            file.write(with_header(later, self._columns))
-        self._rewrite(kept, self._columns)
-        rank_zero_warn(f"{len(later)} rows of {self.path} from step {step} on are now in {aside}")
+            file.write(with_header(rows, self._columns))
+        rank_zero_warn(f"the last {len(rows)} rows of {self.path} are now in {aside}")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

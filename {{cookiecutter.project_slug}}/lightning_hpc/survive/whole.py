@@ -36,7 +36,7 @@ def finish_folder(folder: Path) -> int:
 
 def is_complete(path: Path) -> bool:
     """True if a checkpoint was written to its end: a file has its name only then, a folder the list of its files."""
-    return not path.is_dir() or (path / COMPLETE).exists()
+    return path.is_file() or (path / COMPLETE).exists()
 
 
 def damage(path: Path) -> str | None:
