@@ -67,7 +67,7 @@ def test_what_is_done_elsewhere_is_offered_and_linked(train, slurm_train, told, 
     calls = len(told.calls("sbatch"))
     same = spec(tmp_path, "again", [0.01])
     assert "nothing to submit" in slurm_train("submit", same, "--yes", "--no-check", "--link")[1]
-    assert "1 runs: 1 done" in slurm_train("status", "runs/again")[1] and len(told.calls("sbatch")) == calls
+    assert "1 run: 1 done" in slurm_train("status", "runs/again")[1] and len(told.calls("sbatch")) == calls
 
     # The old experiment is started over: it moves aside, and the links go with it.
     told.says("sbatch", "8")
@@ -85,7 +85,7 @@ def test_what_is_done_elsewhere_is_offered_and_linked(train, slurm_train, told, 
 
     # What a link led to is deleted: then the run is trained here.
     shutil.rmtree(tmp_path / "runs/.old/old-1")
-    assert "1 runs: 1 waiting" in slurm_train("status", "runs/again")[1]
+    assert "1 run: 1 waiting" in slurm_train("status", "runs/again")[1]
     code, said, errors = slurm_train("retry", "runs/again", "--yes")
     assert code == 0, errors
     assert "run 0 was linked to ../.old/old-1/" in said and "which is gone" in said

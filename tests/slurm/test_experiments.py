@@ -78,7 +78,7 @@ def test_a_job_that_never_gets_to_train_py_is_shown_with_its_reason(project, slu
     experiment = project.submit("no-environment", *activate, parameters={"trial": [0]})
     experiment.wait_empty()
     status = project.command("SlurmTrain.py", "status", "runs/no-environment", COLUMNS="300")
-    assert "1 runs: 1 failed" in status and "no-such-environment: No such file" in status
+    assert "1 run: 1 failed" in status and "no-such-environment: No such file" in status
 
 
 def test_a_refused_submission_can_be_tried_again(project, slurm):

@@ -18,6 +18,11 @@ WIDE = 100_000  # characters of a line that may be as long as it likes
 TAIL = 9  # the last characters of a run's folder, which are its own: -HASH8
 
 
+def counted(number: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def text_of(value: Any) -> str:
     """A cell as text: numbers with four digits that count, nothing for what is not there.
 

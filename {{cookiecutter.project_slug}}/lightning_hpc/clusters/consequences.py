@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..printing import counted
 from ..settings.errors import SettingsError
 from .resources import Resources
 
@@ -41,11 +42,6 @@ def in_packs(count: int, size: int) -> str:
     """How many jobs some runs share: `1000 runs, 4 runs per job: 250 jobs`."""
     jobs = math.ceil(count / size)
     return f"{counted(count, 'run')}, {size} runs per job: {counted(jobs, 'job')}"
-
-
-def counted(number: int, what: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def rounded(number: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..locks import Holder
 from ..packing.packs import read_pack
+from ..printing import counted
 from ..runs.folder import RunFolder
 from ..runs.identity import another_name
 from ..scheduler.jobs import Element, endings
@@ -230,4 +231,4 @@ ORDER = ("done", "running", "pending", "stopped", "lost", "failed", "waiting")
 def counts(stand: Sequence[Standing]) -> str:
     """`108 runs: 40 done, 10 running, 58 pending`."""
     number = Counter(run.state for run in stand)
-    return f"{len(stand)} runs: " + ", ".join(f"{number[state]} {state}" for state in ORDER if number[state])
+    return f"{counted(len(stand), 'run')}: " + ", ".join(f"{number[state]} {state}" for state in ORDER if number[state])

@@ -15,6 +15,7 @@ from ..clusters import presets
 from ..clusters.presets import Preset
 from ..clusters.resources import read_resources
 from ..planning.specification import read_specification
+from ..printing import counted
 from ..settings.errors import SettingsError
 from ..settings.flat import find_settings_file
 from ..settings.places import command
@@ -125,7 +126,7 @@ def pack_for(spec: Path, root: Path) -> Parcel:
 
 def about(parcel: Parcel, host: Host) -> str:
     """What is sent, and where to."""
-    return f"{len(parcel.files)} files, {parcel.size / 1e6:.1f} MB, for {host}"
+    return f"{counted(len(parcel.files), 'file')}, {parcel.size / 1e6:.1f} MB, for {host}"
 
 
 def place_there(folder: Path, root: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..clusters.placement import check_environment
 from ..clusters.resources import Resources
+from ..printing import counted
 from ..settings.errors import SettingsError
 
 # Kubernetes has no preset to take these from, and a pod that asks for nothing is the first to be evicted.
@@ -39,7 +40,7 @@ class Pod:
 
     def __str__(self) -> str:
         """`1 GPU, 4 CPUs, 16Gi of memory`."""
-        parts = [f"{self.gpus} GPU{'s' * (self.gpus != 1)}", f"{self.cpus} CPU{'s' * (self.cpus != 1)}"]
+        parts = [counted(self.gpus, "GPU"), counted(self.cpus, "CPU")]
         if self.memory:
             parts.append(f"{self.memory} of memory")
         return ", ".join(parts)

@@ -19,6 +19,7 @@ from ..experiments.writing import write
 from ..files import write_atomically
 from ..planning.plan import Plan, plan
 from ..planning.specification import read_specification
+from ..printing import counted
 from ..runs.folder import EXIT_CODES
 from ..runs.manifest import MANIFEST
 from ..settings.errors import SettingsError
@@ -166,7 +167,7 @@ def show_or_write(
     if ignored := left_out(asked):
         print(f"left out, since they are for SLURM: {', '.join(ignored)}")
     limited = f", {resources.throttle} at a time" if (resources.throttle or runs) < runs else ""
-    print(f"{runs} run{'s' * (runs != 1)} × {pod_of(resources)}{limited}")
+    print(f"{counted(runs, 'run')} × {pod_of(resources)}{limited}")
 
     folder = experiment.folder / MANIFESTS
     for name, text in texts.items():

@@ -161,7 +161,7 @@ def pull(argv: Sequence[str], root: Path) -> int:
             raise SettingsError(f"{mirror.address}: there is no such run in the mirror")
         pull_one(mirror, pointer, shown(runs), arguments)
     if arguments.all:
-        print(f"{len(identities)} runs in {store.address}")
+        print(f"{len(identities)} run{'s' * (len(identities) != 1)} in {store.address}")
     return 0
 
 
@@ -203,7 +203,7 @@ def pull_one(mirror: RunMirror, pointer: Pointer, runs: Path, arguments: argpars
         folder.update(fetched=note)
     for line in fetched.damaged:
         print(f"warning: {line}")
-    print(f"fetched {fetched.files} files, {fetched.size / 1e6:,.1f} MB")
+    print(f"fetched {fetched.files} file{'s' * (fetched.files != 1)}, {fetched.size / 1e6:,.1f} MB")
 
 
 def add_mirror(parser: argparse.ArgumentParser) -> None:

@@ -194,4 +194,4 @@ class Fetcher:
 def total(pieces: Iterable[Piece]) -> str:
     """`12 files, 34.5 MB`."""
     pieces = list(pieces)
-    return f"{len(pieces)} files, {sum(piece.size for piece in pieces) / 1e6:,.1f} MB"
+    return f"{len(pieces)} file{'s' * (len(pieces) != 1)}, {sum(piece.size for piece in pieces) / 1e6:,.1f} MB"

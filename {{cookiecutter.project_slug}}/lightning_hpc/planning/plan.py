@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..printing import counted
 from ..runs.identity import another_name, folder_name
 from ..runs.manifest import Layers
 from ..runs.run import BASE, EXPERIMENT_NAME, assemble, identify, merge
@@ -83,9 +84,7 @@ class Plan:
 
     def summary(self) -> str:
         """`108 runs = 6 data.batch_size × 18 LIST_OF_OPTIMIZERS`."""
-        count = f"{len(self.runs)} runs"
-        if len(self.runs) == 1:
-            count = "1 run"
+        count = counted(len(self.runs), "run")
 
         # A factor of one multiplies nothing.
         factors = [f"{size} {key}" for key, size in self.factors if size > 1]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ..files import write_atomically
+from ..printing import counted
 from ..results.reading import read
 from ..settings.errors import SettingsError
 from ..settings.places import existing
@@ -69,7 +70,7 @@ def write_page(arguments: argparse.Namespace, root: Path) -> int:
         except OSError as error:
             raise SettingsError(f"{arguments.output} can't be written: {error.strerror}") from None
         size = len(page.encode()) / 1e6
-        print(f"{arguments.output}: {count} runs, {size:.1f} MB", flush=True)
+        print(f"{arguments.output}: {counted(count, 'run')}, {size:.1f} MB", flush=True)
 
         if arguments.every is None:
             return 0

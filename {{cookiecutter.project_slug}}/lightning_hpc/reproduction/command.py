@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..printing import counted
 from ..provenance.environment import differences, of_machine
 from ..runs.folder import EXIT_CODES, RunFolder
 from ..settings.errors import SettingsError
@@ -76,8 +77,9 @@ def plan(run: Kept, root: Path, target: Path) -> list[str]:
     if run.status.get("uncommitted_changes"):
         version += " with changes"
     last = run.fingerprints[-1]
+    length = f"{counted(last.epoch, 'epoch')}, {counted(last.step, 'step')}"
     lines = [
-        f"run        {run.folder}, {last.epoch} epochs, {last.step} steps, {run.status.get('seconds', 0):.0f} s",
+        f"run        {run.folder}, {length}, {run.status.get('seconds', 0):.0f} s",
         f"code       {len(run.code)} files as they were then ({version})",
         f"settings   {run.folder / 'config.yaml'}, without trackers",
     ]

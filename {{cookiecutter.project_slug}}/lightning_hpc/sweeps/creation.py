@@ -13,6 +13,7 @@ from typing import Any
 
 from ..logs import start_terminal
 from ..planning import space
+from ..printing import counted
 from ..processes import Child
 from ..settings.errors import SettingsError
 from ..settings.flat import relative_to_project
@@ -138,14 +139,14 @@ def describe(sweep: Sweep) -> str:
     """Return in one line what will be tried."""
     parameters = [parameter for parameter in space.read_parameters(sweep.parameters) if len(parameter.values) != 1]
     if sweep.method == "grid":
-        runs = f"grid, {len(space.grid(sweep.parameters))} runs"
+        runs = f"grid, {counted(len(space.grid(sweep.parameters)), 'run')}"
         if len(parameters) < 2:
             return runs
         factors = " × ".join(f"{len(parameter.grid())} {parameter.name}" for parameter in parameters)
         return f"{runs} = {factors}"
 
     cap = sweep.config.get("run_cap")
-    runs = f"{cap} runs" if cap else "runs without end (no run_cap)"
+    runs = counted(cap, "run") if cap else "runs without end (no run_cap)"
     names = ", ".join(parameter.name for parameter in parameters)
     return f"{sweep.method}, {runs} over {names}"
 
@@ -168,7 +169,7 @@ def check_sweep(sweep: Sweep, root: Path, metric: bool) -> None:
     from ..settings.parser import check_all
 
     check_all((values, run.settings) for values, run in runs)
-    print(f"{len(runs)} combinations of values are right", flush=True)
+    print(f"{counted(len(runs), 'combination')} of values {'is' if len(runs) == 1 else 'are'} right", flush=True)
     if not metric or sweep.metric is None:
         return
 
@@ -256,7 +257,7 @@ def start_agents(sweep_id: str, arguments: argparse.Namespace, root: Path, submi
     count = arguments.agents or 4
     if arguments.submit and submit_agents is not None:
         job, submitted = submit_agents(sweep_id, count, arguments.cluster, root)
-        print(f"{submitted} agents: job {job}; stop them: scancel {job}")
+        print(f"{counted(submitted, 'agent')}: job {job}; stop them: scancel {job}")
     else:
         print(f"an agent here:    {command('SweepAgent.py', sweep_id)}")
         elsewhere = [] if Path.cwd() == root else [f"--chdir={root}"]  # where the batch file looks for the project
