@@ -196,7 +196,9 @@ def test_without_a_tracker_scalars_go_into_the_file_and_the_rest_is_said_once(tm
         {"step": "4", "both/a": "1.0", "both/b": "2.0"},
         dict(step="5", mine="7.0"),
     ]
-    said = [record.message for record in caplog.records]
+
+    # Ours only: the service of a W&B run that an earlier test has killed may still complain in a thread.
+    said = [record.message for record in caplog.records if record.name.startswith("lightning_hpc")]
     assert said == [
         "warning: add_histogram shows nothing in MetricsFile; to see it, add --config trackers/tensorboard.yaml",
         "warning: log_image shows nothing in MetricsFile",
