@@ -247,7 +247,7 @@ class RunFolder:
                     page="configure.md#name-trial-folder-identity",
                 ) from None
             if not can_lock:
-                raise SettingsError(f"no file can be written in {self.path}: is the disk full, or another's folder?")
+                raise SettingsError(f"no file can be written in {self.path}: is the disk full? Is it your folder?")
 
             self._lock = self._lock_now()
             try:
