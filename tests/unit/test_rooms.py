@@ -89,7 +89,7 @@ MAY_IMPORT = {
     "packing": {"runs", "settings", "processes", "signals", "files"},
     "experiments": {"scheduler", "packing", "printing", "planning", "runs", "code", "settings", "files", "locks"},
     "clusters": {"scheduler", "settings", "files", "printing"},
-    "arrays": {"clusters", "experiments", "scheduler", "runs", "settings", "notify"},
+    "arrays": {"clusters", "experiments", "scheduler", "runs", "settings", "notify", "printing"},
     "slurm": {
         "arrays",
         "clusters",

@@ -15,6 +15,7 @@ from ..clusters.resources import Resources
 from ..experiments.experiment import Experiment, only_submission
 from ..experiments.standing import index_of
 from ..experiments.waves import QueueLimit, Waves, read_waves, waiting, waiting_elements
+from ..printing import counted
 from ..scheduler import sbatch
 from ..scheduler.commands import LONG_PAUSES, site_options
 from ..scheduler.jobs import Element
@@ -211,6 +212,4 @@ def submit(experiment: Experiment, indices: Sequence[int], waves: Waves, others:
     calls = array_calls(experiment, indices, waves.array_limit, throttle, options, waves.packed)
     submitted = sbatch.submit_calls(calls, waves.submit, experiment.clusters, experiment.note_job)
     what = "pack" if waves.packed else "run"
-    print(
-        f"next wave: {len(indices)} {what}{'s' * (len(indices) != 1)}, job {', '.join(map(str, submitted))}", flush=True
-    )
+    print(f"next wave: {counted(len(indices), what)}, job {', '.join(map(str, submitted))}", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 from ..printing import counted
 from ..runs.identity import another_name, folder_name
 from ..runs.manifest import Layers
-from ..runs.run import BASE, EXPERIMENT_NAME, assemble, identify, merge
+from ..runs.run import BASE, EXPERIMENT_NAME, assemble, give_seed, identify, merge
 from ..settings.classes import work_in
 from ..settings.errors import SettingsError
 from ..settings.flat import Flat, find_settings_file, read_settings, relative_to_project
@@ -78,9 +78,7 @@ class Plan:
 
     def settings_of(self, planned: PlannedRun) -> Settings:
         """A run's settings, as Train.py will read them from the experiment's folder."""
-        settings = overlaid(self.shared, planned.overlay, str(planned))
-        identify(settings)
-        return settings
+        return overlaid(self.shared, planned.overlay, str(planned))
 
     def summary(self) -> str:
         """`108 runs = 6 data.batch_size × 18 LIST_OF_OPTIMIZERS`."""
@@ -230,14 +228,15 @@ def plan_runs(layers: Layers, overlays: list[Flat]) -> tuple[list[PlannedRun], l
 
 
 def overlaid(shared: Settings, overlay: Flat, source: str) -> Settings:
-    """The settings of one run: what is shared, the overlay, and what they mean together.
+    """The settings of one run: what is shared, the overlay, and what they mean together, its seed included.
 
     Raises:
-        SettingsError: a class name in the overlay has several meanings.
+        SettingsError: a class name in the overlay has several meanings, or trial and seed contradict each other.
     """
     settings = shared.copy()
     settings.add(with_seed(overlay), source)
     settle(settings)
+    give_seed(settings)
     return settings
 
 

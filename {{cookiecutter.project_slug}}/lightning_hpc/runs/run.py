@@ -217,6 +217,7 @@ def assemble(command: str, layers: Sequence[tuple[Flat, str]], arguments: Sequen
             settings.flat[key] = as_setting(key, settings.flat[key])
     overrides = overridden(of_files, settings)
 
+    give_seed(settings)
     run_identity = identify(settings)
     trial = settings.flat.get("trial", 0)
 
@@ -248,11 +249,8 @@ def merge(layers: Sequence[tuple[Flat, str]]) -> Settings:
     return settings
 
 
-def identify(settings: Settings) -> str:
-    """A run's identity; its settings are given the seed that they imply.
-
-    Args:
-        settings: all settings of the run, merged and settled.
+def give_seed(settings: Settings) -> None:
+    """Give a run's settings the seed that they imply.
 
     Raises:
         SettingsError: trial and seed contradict each other.
@@ -260,6 +258,9 @@ def identify(settings: Settings) -> str:
     seed = seed_of(settings.flat, settings.flat.get("trial", 0))
     settings.put("seed_everything", seed, "--trial")
 
+
+def identify(settings: Settings) -> str:
+    """The identity of a run with these settings: merged, settled, and with their seed."""
     # In a file, YAML reads a version such as 2 as a number; the identity knows it as text.
     codeversion = settings.flat.get("codeversion")
     if codeversion is not None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -61,8 +61,6 @@ def without_job_queues() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def without_pandas() -> Iterator[None]:
+def without_pandas() -> AbstractContextManager[None]:
     """Let W&B log a picture without pandas, which it imports to ask whether the picture is a table."""
-    with standing_in({"pandas": late("pandas", DataFrame=late_class("pandas", "DataFrame"))}):
-        yield
+    return standing_in({"pandas": late("pandas", DataFrame=late_class("pandas", "DataFrame"))})
