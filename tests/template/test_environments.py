@@ -50,7 +50,7 @@ def modelled_conda_forge() -> list[dict]:
         record("torchmetrics", "1.9.0", depends=["python >=3.10", "pytorch >=2.0"]),
     ]
     versions = {"docstring_parser": "0.18.0", "typeshed-client": "2.14.0", "wandb": "0.31.0", "pysmartdl": "1.3.4"}
-    versions |= {"jsonschema": "4.26.0"}
+    versions |= {"jsonschema": "4.26.0", "pillow": "13.0.0"}
     versions |= {"pyyaml": "6.0.3", "rich": "15.0.0", "filelock": "4.2.11", "jinja2": "3.1.6", "optuna": "5.0.0"}
     versions |= {"matplotlib-base": "3.11.2", "pandas": "3.1.1", "scikit-learn": "1.9.1", "huggingface_hub": "2.4.0"}
     versions |= {"fsspec": "2026.9.0", "pytest": "9.2.0", "ruff": "0.17.5", "pre-commit": "4.7.0"}
