@@ -224,6 +224,12 @@ def test_what_has_no_part_in_training_is_what_training_does_not_import():
     assert all((PACKAGE / name).exists() for name in NOT_IN_TRAINING)
 
 
+def test_the_readme_of_a_project_maps_every_room():
+    map_of_files = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    for room in {file.relative_to(PACKAGE).parts[0] for file in FILES if file.parent != PACKAGE}:
+        assert f" {room}/ " in map_of_files, room
+
+
 def test_no_room_is_cramped():
     for room in sorted({file.parent for file in FILES}):
         files = [file for file in room.glob("*.py") if file.name != "__init__.py"]
