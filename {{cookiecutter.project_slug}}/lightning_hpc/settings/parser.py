@@ -145,7 +145,7 @@ def answer(parser: Parser, settings: Settings) -> None:
 def check_all(runs: Iterable[tuple[str, Settings]], progress: Callable[[int], object] = lambda done: None) -> None:
     """Check every key and every value of every run, exactly as `Train.py fit` would, without running anything.
 
-    The parser takes about 45 ms for a run, so a run of which every part has been right in others is not parsed again: a
+    The parser takes about 40 ms for a run, so a run of which every part has been right in others is not parsed again: a
     grid of 10 optimizers, 2 networks and 50 learning rates takes 11 parses for its 1,000 runs; see `parts_of`.
 
     Args:
