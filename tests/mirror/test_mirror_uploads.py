@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from lightning_hpc.mirror import pointer as pointers
 from lightning_hpc.mirror.fence import Taken
 from lightning_hpc.mirror.fetch import Fetcher
 from lightning_hpc.mirror.run_mirror import RunMirror
+from lightning_hpc.mirror.sender import Sender
 from lightning_hpc.mirror.settings import MirrorError
 from lightning_hpc.remote import StoreError, open_store
 from lightning_hpc.survive.whole import damage
@@ -72,6 +75,50 @@ def test_an_upload_that_is_killed_leaves_a_whole_state(phase, folder, address, t
     assert [copy.step for copy in pointer.checkpoints] == [40, 30 if is_new else 20]
     assert pointer.best.step == 40
     assert set(there(address).sizes()) == pointer.names() | {"latest.json"}
+
+
+def test_a_run_that_ends_while_its_files_are_read_is_done_with_its_last_checkpoint(
+    folder, address, tmp_path, monkeypatch
+):
+    upload = upload_of(folder, address)
+    sender, small_files = Sender(upload), upload.staging.small_files
+    ended = threading.Event()
+
+    def run_ends_meanwhile():
+        """Step 10 is about to go up when the run saves its last step and ends."""
+        if not ended.is_set():
+            sender.offer(save(folder.path, 20, best=True))
+            folder.update(state="done")
+            ended.set()
+        return small_files()
+
+    monkeypatch.setattr(upload.staging, "small_files", run_ends_meanwhile)
+    sender.offer(save(folder.path, 10))
+    sender.start()
+    assert ended.wait(30)
+    while sender._sending:
+        time.sleep(0.01)
+    before = there(address).read()  # what a kill here would leave
+    assert before is None or (before.state, before.step) == ("running", 10)
+
+    assert sender.finish("done") == f"mirror           {there(address).address}"
+    pointer = there(address).read()
+    assert (pointer.state, pointer.step, pointer.best.step, pointer.released) == ("done", 20, 20, True)
+    assert fetched(address, tmp_path / "there") == (20, [])
+    assert not list((folder.path / ".mirror").glob("links-*"))
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_in_the_mirror_is_not_done(folder, address, tmp_path):
+    upload = upload_of(folder, address)
+    send(upload, 10)
+    folder.update(state="done")
+    send(upload, 20, released=True)
+    (copy,) = Path(address.removeprefix("file://")).glob("*/checkpoints/step-00000020-*")
+    copy.write_bytes(b"half")
+    step, damaged = fetched(address, tmp_path / "there")
+    assert step == 10 and len(damaged) == 1
+    status = json.loads((tmp_path / "there" / "status.json").read_text())
+    assert status["state"] == "interrupted" and "step 20, is damaged" in status["reason"]
 
 
 def test_the_mirror_holds_two_checkpoints_and_the_best_and_each_file_once(folder, address, tmp_path):

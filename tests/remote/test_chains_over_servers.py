@@ -29,7 +29,7 @@ PROGRAM = Path(__file__).with_name("mirrored_run.py")
 def undisturbed(project, tmp_path_factory) -> Path:
     """The folder of the run that nobody has killed, and that had no mirror."""
     runs = tmp_path_factory.mktemp("undisturbed")
-    started(project, runs).wait(600)
+    assert started(project, runs).wait(600) == 0
     return only_run(runs)
 
 

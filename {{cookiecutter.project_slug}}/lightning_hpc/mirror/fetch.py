@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files import hash_of, sync_folder
 from ..remote import Missing, StoreError
+from ..runs.folder import EXIT_CODES, RunFolder
 from ..survive.checkpoint_files import give_name, remove_checkpoint
 from ..survive.whole import COMPLETE
 from .pointer import Copy, Piece, Pointer
@@ -108,6 +109,8 @@ class Fetcher:
                 newest = next(copy for copy in pointer.checkpoints if copy.step == self.done.step)
                 give_name(self.run / newest.place, self.run / "checkpoints" / "last.ckpt")
             self.small(pointer)
+            if pointer.state == "done" and self.done.step not in (None, pointer.step):
+                self._undone(pointer)
         finally:
             shutil.rmtree(self.parts, ignore_errors=True)
         return self.done
@@ -123,6 +126,11 @@ class Fetcher:
                     raise MirrorError(f"{error}: put a whole one there, or {GO_WITHOUT}") from None
                 self.done.damaged.append(str(error))
         return self.done
+
+    def _undone(self, pointer: Pointer) -> None:
+        """Write down that a run is to be continued: what it had at its end is damaged."""
+        reason = f"the checkpoint of its end, of step {pointer.step}, is damaged in the mirror"
+        RunFolder(self.run).update(state="interrupted", reason=reason, exit_code=EXIT_CODES["interrupted"])
 
     def _checkpoint(self, copy: Copy) -> bool:
         """Fetch a checkpoint; False if it is damaged."""

@@ -21,7 +21,7 @@ from ..settings.places import command
 from ..survive.checkpoint_files import read_meta
 from .fence import Taken
 from .staging import Staged
-from .upload import Upload
+from .upload import Ending, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,9 @@ class Sender(threading.Thread):
         often = self.upload.mirror.store.seconds_between_puts == 0  # else each change counts
         try:
             self.sent += self.upload.send(staged, best, often or ending or staged is not None, released=ending)
+        except Ending:
+            self._put_down(staged, best)  # `finish` is about to be called
+            return True
         except Taken as error:
             self.taken = self.upload.folder.taken = str(error)
             logger.warning("mirror: %s", self.taken)
@@ -213,12 +216,9 @@ class Sender(threading.Thread):
         self._tries += 1
         self._not_before = time.monotonic() + (retry_after or pause)
         with self._changed:
-            self._sending = ()
             if isinstance(error, FileNotFoundError) and self._staged is staged:
                 self._staged = None  # where there are no hard links, it may have been removed; the next one is whole
-            replaced = [old for old in (staged, best) if old not in (None, self._staged, self._best)]
-        for old in replaced:
-            old.release()
+        self._put_down(staged, best)
         if self._problem is None:
             logger.warning("mirror: %s; the run continues, and this is tried again", problem)
         if self._problem != problem:
@@ -227,6 +227,14 @@ class Sender(threading.Thread):
 
         tried_for = time.monotonic() - self._ending_since
         return not (self._ending and (permanent or tried_for > TRYING))
+
+    def _put_down(self, *unsent: Staged | None) -> None:
+        """Leave in line what could not be sent, unless something later has taken its place."""
+        with self._changed:
+            self._sending = ()
+            replaced = [old for old in unsent if old not in (None, self._staged, self._best)]
+        for old in replaced:
+            old.release()
 
     def _note(self) -> None:
         """Write into status.json how far the mirror is."""

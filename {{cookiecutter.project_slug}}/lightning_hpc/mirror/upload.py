@@ -5,17 +5,23 @@ are removed by the next attempt.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..files import read_json
 from ..remote import StoreError
-from ..runs.folder import RunFolder
+from ..runs.folder import EXIT_CODES, RunFolder
 from .fence import Taken, new_owner
 from .pointer import POINTER, Copy, Piece, Pointer
 from .run_mirror import RunMirror
 from .settings import Mirror
 from .staging import Staged, Staging
+
+
+class Ending(Exception):
+    """The run has ended while an upload that is not its last was made ready: the last one has to tell that."""
 
 
 @dataclass
@@ -77,13 +83,18 @@ class Upload:
         Raises:
             StoreError: the mirror refuses or can't be reached; what was there before is still there.
             Taken: another machine has the run.
+            Ending: it has ended, and this is not the last upload; nothing was sent.
             OSError: something here can't be read or written.
         """
         there = self.mirror.read()
         self._check_mine(there)
 
         if with_small or self.pointer is None:
-            self._small = self.staging.small_files()
+            small = self.staging.small_files()
+            # These files are newer than the checkpoint, and may tell of an end that it has not reached.
+            if not released and status_in(small).get("state") in EXIT_CODES:
+                raise Ending
+            self._small = small
         pointer, sources = self._next(staged, best, released)
 
         # A sign of life: all is there already.
@@ -154,7 +165,7 @@ class Upload:
             sources |= named(best_copy, best)
 
         sources |= {piece.name: (piece.size, file) for piece, file in self._small.items()}
-        status = read_json(self.folder.status_file)
+        status = status_in(self._small)
         pointer = Pointer(
             self.about.identity, self.about.experiment, self.about.folder,
             state=status.get("state", "unknown"), released=released, attempt=status.get("attempt", 1), owner=self.me,
@@ -182,6 +193,14 @@ class Upload:
             self.pause()
             self.mirror.delete(sorted(old))
             self._mine = (self._mine or set()) - old
+
+
+def status_in(small: Mapping[Piece, Path]) -> dict[str, Any]:
+    """What the copy of status.json says; {} if there is none."""
+    for piece, file in small.items():
+        if piece.place == "status.json":
+            return read_json(file)
+    return {}
 
 
 def named(copy: Copy, staged: Staged) -> dict[str, tuple[int, Path]]:
