@@ -84,13 +84,13 @@ def test_a_run_that_ends_while_its_files_are_read_is_done_with_its_last_checkpoi
     sender, small_files = Sender(upload), upload.staging.small_files
     ended = threading.Event()
 
-    def run_ends_meanwhile():
+    def run_ends_meanwhile(meta):
         """Step 10 is about to go up when the run saves its last step and ends."""
         if not ended.is_set():
             sender.offer(save(folder.path, 20, best=True))
             folder.update(state="done")
             ended.set()
-        return small_files()
+        return small_files(meta)
 
     monkeypatch.setattr(upload.staging, "small_files", run_ends_meanwhile)
     sender.offer(save(folder.path, 10))
@@ -106,6 +106,16 @@ def test_a_run_that_ends_while_its_files_are_read_is_done_with_its_last_checkpoi
     assert (pointer.state, pointer.step, pointer.best.step, pointer.released) == ("done", 20, 20, True)
     assert fetched(address, tmp_path / "there") == (20, [])
     assert not list((folder.path / ".mirror").glob("links-*"))
+
+
+def test_a_checkpoint_that_is_saved_meanwhile_is_not_told_of(folder, address, tmp_path):
+    upload = upload_of(folder, address)
+    staged = upload.staging.newest(save(folder.path, 10, best=True))
+    save(folder.path, 20, best=True)
+    upload.send(staged, None, True, False)
+    assert fetched(address, tmp_path / "there") == (10, [])
+    meta = json.loads((tmp_path / "there" / "checkpoints" / "meta.json").read_text())
+    assert (meta["last"]["step"], meta["best"]["step"], len(meta["kept"])) == (10, 10, 1)
 
 
 def test_a_run_whose_last_checkpoint_is_damaged_in_the_mirror_is_not_done(folder, address, tmp_path):

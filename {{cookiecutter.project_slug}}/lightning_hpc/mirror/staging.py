@@ -4,6 +4,7 @@ A checkpoint is never changed once it is written, so a second name keeps it whil
 no time and no space.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -31,6 +32,7 @@ class Staged:
         files: its place in the run's folder → the file that is to be read.
         links: the folder of these files, if it is there for this upload alone.
         sha256: of a checkpoint that is one file, as far as it is known.
+        meta: what meta.json said when it was the newest; None if nobody knows.
     """
 
     step: int
@@ -38,6 +40,7 @@ class Staged:
     files: dict[str, Path]
     links: Path
     sha256: str | None = None
+    meta: bytes | None = None
 
     def release(self) -> None:
         """Give up the second names."""
@@ -68,6 +71,7 @@ class Staging:
 
     def __init__(self, run: Path) -> None:
         self.run, self.folder = run, run / FOLDER
+        self.meta_file = run / "checkpoints" / "meta.json"
         self._numbers = itertools.count()
 
     def clear(self) -> None:
@@ -81,7 +85,11 @@ class Staging:
         Args:
             entry: what meta.json says about it.
         """
-        return self._keep(entry, self.run / "checkpoints" / str(entry["file"]))
+        staged = self._keep(entry, self.run / "checkpoints" / str(entry["file"]))
+        if staged is not None:
+            with contextlib.suppress(OSError):
+                staged.meta = self.meta_file.read_bytes()
+        return staged
 
     def best(self) -> Staged | None:
         """Keep the best checkpoint, if there is one."""
@@ -110,8 +118,11 @@ class Staging:
         staged.release()
         return None
 
-    def small_files(self) -> dict[Piece, Path]:
+    def small_files(self, meta: bytes | None = None) -> dict[Piece, Path]:
         """Copies of the small files, as they are now: the run goes on writing to some of them.
+
+        Args:
+            meta: what meta.json says of the checkpoint that goes up with them; the run's own may know a newer one.
 
         Raises:
             OSError: one can't be copied, as the disk is full for example.
@@ -119,16 +130,18 @@ class Staging:
         copies = {}
         folder = self.folder / "small"
         shutil.rmtree(folder, ignore_errors=True)
-        meta = [self.run / "checkpoints" / "meta.json"]
         found = {file for pattern in SMALL for file in self.run.glob(pattern)}
-        for file in [*sorted(found), *meta]:
+        for file in [*sorted(found), self.meta_file]:
             if file.name.startswith(".") or not file.is_file():
                 continue
             place = file.relative_to(self.run)
             target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copyfile(file, target)
+                if meta is not None and file == self.meta_file:
+                    target.write_bytes(meta)
+                else:
+                    shutil.copyfile(file, target)
             except FileNotFoundError:
                 continue  # replaced or removed at this moment; next time
             copies[piece_of(place.as_posix(), target)] = target

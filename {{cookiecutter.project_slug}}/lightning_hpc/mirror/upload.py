@@ -70,6 +70,7 @@ class Upload:
             self._resumed = next((copy for copy in before.checkpoints if copy.step == resumed), None)
         self._mine: set[str] | None = None  # what may be deleted once nothing names it: own, or left by a kill
         self._small: dict[Piece, Path] = {}
+        self._meta: bytes | None = None  # meta.json as it was with the newest checkpoint that was to go up
 
     def send(self, staged: Staged | None, best: Staged | None, with_small: bool, released: bool) -> int:
         """Upload; returns how many bytes were sent beside the pointer.
@@ -89,8 +90,10 @@ class Upload:
         there = self.mirror.read()
         self._check_mine(there)
 
+        if staged is not None:
+            self._meta = staged.meta
         if with_small or self.pointer is None:
-            small = self.staging.small_files()
+            small = self.staging.small_files(self._meta)
             # These files are newer than the checkpoint, and may tell of an end that it has not reached.
             if not released and status_in(small).get("state") in EXIT_CODES:
                 raise Ending
