@@ -118,6 +118,38 @@ def test_a_checkpoint_that_is_saved_meanwhile_is_not_told_of(folder, address, tm
     assert (meta["last"]["step"], meta["best"]["step"], len(meta["kept"])) == (10, 10, 1)
 
 
+@pytest.mark.parametrize("late", ["checkpoints/step-00000010.ckpt", "config.yaml", "status.json"])
+def test_what_is_fetched_of_a_run_that_goes_on_is_one_state_of_it(late, folder, address, tmp_path, monkeypatch):
+    upload, get = upload_of(folder, address), RunMirror.get
+    send(upload, 10)
+
+    def goes_on_meanwhile(mirror, piece, target):
+        if piece.place == late and upload.pointer.step == 10:
+            (folder.path / "config.yaml").write_text("name: other\n")
+            for step in (20, 30):
+                send(upload, step)
+        get(mirror, piece, target)
+
+    monkeypatch.setattr(RunMirror, "get", goes_on_meanwhile)
+    assert fetched(address, tmp_path / "there") == (30, [])
+    assert (tmp_path / "there" / "config.yaml").read_text() == "name: other\n"
+
+
+def test_a_run_that_goes_on_faster_than_it_is_fetched_is_an_error(folder, address, tmp_path, monkeypatch):
+    upload, get = upload_of(folder, address), RunMirror.get
+    send(upload, 10)
+
+    def goes_on_each_time(mirror, piece, target):
+        if piece.place == "status.json":
+            send(upload, upload.pointer.step + 10)
+        get(mirror, piece, target)
+
+    monkeypatch.setattr(RunMirror, "get", goes_on_each_time)
+    with pytest.raises(MirrorError, match="the run goes on faster than it can be fetched"):
+        fetched(address, tmp_path / "there")
+    assert not (tmp_path / "there" / ".mirror" / "fetched").exists()
+
+
 def test_a_run_whose_last_checkpoint_is_damaged_in_the_mirror_is_not_done(folder, address, tmp_path):
     upload = upload_of(folder, address)
     send(upload, 10)

@@ -183,6 +183,7 @@ def bring(mirrored: Mirrored, check: Remembered) -> None:
 
     say(f"the mirror is ahead, at step {pointer.step}: fetching it from {mirrored.mirror.address}")
     fetched = Fetcher(mirrored.mirror, folder.path, check.check).newest(pointer)
+    mirrored.pointer = fetched.pointer
     check.known.clear()  # what was damaged here may be replaced
     mirrored.lines = [f"warning: {line}; an earlier one is used" for line in fetched.damaged]
 

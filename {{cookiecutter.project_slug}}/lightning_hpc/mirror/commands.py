@@ -199,6 +199,7 @@ def pull_one(mirror: RunMirror, pointer: Pointer, runs: Path, arguments: argpars
     with folder.locked():
         fetcher = Fetcher(mirror, folder.path, damage, tell=lambda line: print(f"  {line}", flush=True))
         fetched = fetcher.small(pointer) if arguments.small else fetcher.newest(pointer)
+        pointer = fetched.pointer  # a later one, if the run went on meanwhile
         note = dict(time=now(), host=pointer.owner.get("host"), ended=pointer.released)
         folder.update(fetched=note)
     for line in fetched.damaged:

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ Tell = Callable[[str], None]
 
 PAUSES = (1.0, 3.0, 10.0, 30.0)  # seconds between the tries of a question, before a run begins
 
+FOLLOWED = 10  # times that what is fetched may be replaced meanwhile, by the machine that trains the run
+
 GO_WITHOUT = "go on from what is here alone with --mirror.url null"
 
 
@@ -31,11 +33,13 @@ class Fetched:
     """What was fetched.
 
     Attributes:
+        pointer: what has named it.
         step: of the checkpoint; None if there was none.
         damaged: copies that could not be used, one line each.
         files, size: how many files, and bytes.
     """
 
+    pointer: Pointer
     step: int | None = None
     damaged: list[str] = field(default_factory=list)
     files: int = 0
@@ -44,6 +48,18 @@ class Fetched:
 
 class Damaged(Exception):
     """A file in the mirror is not what the pointer says; the message is one line."""
+
+
+class Replaced(Exception):
+    """A file has gone, as the machine that trains the run has uploaded later ones.
+
+    Args:
+        pointer: what names those.
+    """
+
+    def __init__(self, pointer: Pointer) -> None:
+        super().__init__()
+        self.pointer = pointer
 
 
 def asked(question: Callable[[], Any]) -> Any:
@@ -81,7 +97,7 @@ class Fetcher:
     def __init__(self, mirror: RunMirror, run: Path, check: Check, tell: Tell = lambda line: None) -> None:
         self.mirror, self.run, self.check, self.tell = mirror, run, check, tell
         self.parts = run / FOLDER / "fetched"
-        self.done = Fetched()
+        self.files = self.size = 0
 
     def newest(self, pointer: Pointer) -> Fetched:
         """Fetch the newest whole checkpoint, the best one, and the small files.
@@ -90,33 +106,56 @@ class Fetcher:
             MirrorError: no checkpoint is whole, or the mirror can't be asked.
             OSError: this disk is full, for example; what was here before is still here.
         """
-        try:
-            for copy in pointer.checkpoints:
-                if self._checkpoint(copy):
-                    self.done.step = copy.step
-                    break
-            if pointer.checkpoints and self.done.step is None:
-                raise MirrorError(
-                    f"none of the {len(pointer.checkpoints)} checkpoints in {self.mirror.address} is whole: "
-                    f"{self.done.damaged[0]}. Restore one there, {GO_WITHOUT}, or start afresh with --resume never",
-                    page="mirror.md#how-a-run-begins",
-                )
-
-            best = pointer.best
-            if best is not None and self._checkpoint(best):
-                give_name(self.run / best.place, self.run / "checkpoints" / "best.ckpt")
-            if self.done.step is not None:
-                newest = next(copy for copy in pointer.checkpoints if copy.step == self.done.step)
-                give_name(self.run / newest.place, self.run / "checkpoints" / "last.ckpt")
-            self.small(pointer)
-            if pointer.state == "done" and self.done.step not in (None, pointer.step):
-                self._undone(pointer)
-        finally:
-            shutil.rmtree(self.parts, ignore_errors=True)
-        return self.done
+        return self._followed(pointer, self._newest)
 
     def small(self, pointer: Pointer) -> Fetched:
-        """Fetch the small files: settings, status, metrics, pictures. status.json comes last."""
+        """Fetch the small files: settings, status, metrics, pictures.
+
+        Raises:
+            MirrorError, OSError: as `newest`.
+        """
+        return self._followed(pointer, self._small)
+
+    def _followed(self, pointer: Pointer, fetch: Callable[[], None]) -> Fetched:
+        """Fetch what a pointer names or, if that is replaced meanwhile, what the next one does."""
+        for _ in range(FOLLOWED):
+            self.done = Fetched(pointer)
+            try:
+                fetch()
+                return replace(self.done, files=self.files, size=self.size)
+            except Replaced as later:
+                pointer = later.pointer
+            finally:
+                shutil.rmtree(self.parts, ignore_errors=True)
+        raise MirrorError(f"{self.mirror.address}: the run goes on faster than it can be fetched; try again later")
+
+    def _newest(self) -> None:
+        """Fetch the checkpoints that count, then the small files."""
+        pointer = self.done.pointer
+        for copy in pointer.checkpoints:
+            if self._checkpoint(copy):
+                self.done.step = copy.step
+                break
+        if pointer.checkpoints and self.done.step is None:
+            raise MirrorError(
+                f"none of the {len(pointer.checkpoints)} checkpoints in {self.mirror.address} is whole: "
+                f"{self.done.damaged[0]}. Restore one there, {GO_WITHOUT}, or start afresh with --resume never",
+                page="mirror.md#how-a-run-begins",
+            )
+
+        best = pointer.best
+        if best is not None and self._checkpoint(best):
+            give_name(self.run / best.place, self.run / "checkpoints" / "best.ckpt")
+        if self.done.step is not None:
+            newest = next(copy for copy in pointer.checkpoints if copy.step == self.done.step)
+            give_name(self.run / newest.place, self.run / "checkpoints" / "last.ckpt")
+        self._small()
+        if pointer.state == "done" and self.done.step not in (None, pointer.step):
+            self._undone(pointer)
+
+    def _small(self) -> None:
+        """Fetch the small files; status.json comes last."""
+        pointer = self.done.pointer
         last = [piece for piece in pointer.files if piece.place == "status.json"]
         for piece in [*(piece for piece in pointer.files if piece not in last), *last]:
             try:
@@ -125,7 +164,6 @@ class Fetcher:
                 if piece.place == "status.json":
                     raise MirrorError(f"{error}: put a whole one there, or {GO_WITHOUT}") from None
                 self.done.damaged.append(str(error))
-        return self.done
 
     def _undone(self, pointer: Pointer) -> None:
         """Write down that a run is to be continued: what it had at its end is damaged."""
@@ -172,6 +210,7 @@ class Fetcher:
 
         Raises:
             Damaged: it is not there, or not what the pointer says.
+            Replaced: it is no longer there, and not named any more.
         """
         if self._is_here(piece):
             return
@@ -180,6 +219,9 @@ class Fetcher:
         try:
             asked(lambda: self.mirror.get(piece, part))
         except Missing:
+            there = asked(self.mirror.read)
+            if there is not None and piece.name not in there.names():
+                raise Replaced(there) from None
             raise Damaged(f"{self.mirror.address}/{piece.name} is not there, although the pointer names it") from None
 
         size, found = part.stat().st_size, hash_of(part)
@@ -195,8 +237,8 @@ class Fetcher:
             remove_checkpoint(target)
         os.replace(part, target)
         sync_folder(target.parent)
-        self.done.files += 1
-        self.done.size += piece.size
+        self.files += 1
+        self.size += piece.size
 
 
 def total(pieces: Iterable[Piece]) -> str:
