@@ -121,6 +121,8 @@ class Upload:
             self._check_sizes(pointer, self.mirror.sizes())
 
         self.pause()
+        if missing:
+            self._check_mine(self.mirror.read())  # the upload may have taken hours, without a sign of life
         self.mirror.write(pointer)
         self.pointer = pointer
         self._delete_old(pointer)
