@@ -1,11 +1,18 @@
 """What another machine does to a run while this one has it in hand: between two looks at the mirror."""
 
+from types import SimpleNamespace
+
 import pytest
 from fake_run import IDENTITY, make_run, send, upload_of
 
+from lightning_hpc.attempts import mirrored
+from lightning_hpc.attempts.mirrored import Mirrored, Remembered, ask, bring
 from lightning_hpc.mirror.fence import Taken
 from lightning_hpc.mirror.run_mirror import RunMirror
+from lightning_hpc.mirror.settings import Mirror, MirrorError
 from lightning_hpc.remote import open_store
+from lightning_hpc.runs.folder import RunFolder
+from lightning_hpc.survive.whole import damage
 
 
 @pytest.fixture
@@ -28,6 +35,13 @@ def there(address: str) -> RunMirror:
     return RunMirror(open_store(address), IDENTITY)
 
 
+def begin(folder: RunFolder, address: str) -> Mirrored:
+    """What a start of the run does in its folder, before it trains."""
+    found = ask(SimpleNamespace(folder=folder, identity=IDENTITY), Mirror(address), fresh=False)
+    bring(found, Remembered(damage))
+    return found
+
+
 def test_a_machine_that_takes_over_during_an_upload_keeps_what_it_has_done(folder, elsewhere, address, monkeypatch):
     first, put = upload_of(folder, address), RunMirror.put
     send(first, 10)
@@ -43,3 +57,40 @@ def test_a_machine_that_takes_over_during_an_upload_keeps_what_it_has_done(folde
         send(first, 20)
     pointer = there(address).read()
     assert (pointer.state, pointer.step, pointer.released) == ("done", 100, True)
+
+
+def test_a_run_that_begins_elsewhere_while_it_is_fetched_is_left_to_that_machine(
+    folder, elsewhere, address, monkeypatch
+):
+    before = upload_of(folder, address)
+    send(before, 10, released=True)
+    other, get = upload_of(elsewhere, address), RunMirror.get
+
+    def begins_elsewhere(mirror, piece, target):
+        if other.pointer is None:
+            for step in (20, 30, 40):
+                send(other, step)
+        get(mirror, piece, target)
+
+    monkeypatch.setattr(RunMirror, "get", begins_elsewhere)
+    third = make_run(folder.path.parents[1] / "third" / folder.path.name)
+    with pytest.raises(MirrorError, match="has this run, and gave its last sign of life"):
+        begin(third, address)
+    send(other, 50)
+
+
+def test_a_run_that_begins_elsewhere_right_after_the_look_is_left_to_that_machine(
+    folder, elsewhere, address, monkeypatch
+):
+    send(upload_of(folder, address), 10, released=True)
+    other, check = upload_of(elsewhere, address), mirrored.check_free
+
+    def begins_elsewhere(*arguments):
+        check(*arguments)
+        if other.pointer is None:
+            send(other, 20)
+
+    monkeypatch.setattr(mirrored, "check_free", begins_elsewhere)
+    third = make_run(folder.path.parents[1] / "third" / folder.path.name)
+    with pytest.raises(MirrorError, match="has this run, and gave its last sign of life"):
+        begin(third, address)

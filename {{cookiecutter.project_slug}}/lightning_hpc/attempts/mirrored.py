@@ -157,9 +157,7 @@ def ask(run: Run, settings: Mirror, fresh: bool) -> Mirrored:
     mirror = asked(functools.partial(open_run, settings, run.identity))
     pointer = asked(mirror.read)
     if pointer is not None:
-        me = new_owner(run.folder.path, note=False)
-        check_free(pointer, me, settings.patience, lambda: asked(mirror.read), say)
-        pointer = asked(mirror.read)
+        pointer = free_pointer(mirror, pointer, run.folder, settings)
         if fresh and pointer is not None and restarts() and not run.folder.status():
             # A job that was put back, on another machine: --resume never was meant for its first start.
             Fetcher(mirror, run.folder.path, unusable).small(pointer)
@@ -175,15 +173,34 @@ def ask(run: Run, settings: Mirror, fresh: bool) -> Mirrored:
     return Mirrored(run, settings, mirror, None, fresh)
 
 
+def free_pointer(mirror: RunMirror, pointer: Pointer | None, folder: RunFolder, settings: Mirror) -> Pointer | None:
+    """What the mirror says of a run that no other machine has; a machine that begins meanwhile is looked at, too.
+
+    Raises:
+        MirrorError: it could not be asked, or another machine has the run.
+    """
+    me, checked = new_owner(folder.path, note=False), None
+    while pointer is not None and pointer.owner != checked:
+        check_free(pointer, me, settings.patience, lambda: asked(mirror.read), say)
+        checked, pointer = pointer.owner, asked(mirror.read)
+    return pointer
+
+
 def bring(mirrored: Mirrored, check: Remembered) -> None:
-    """Fetch the run if its mirror is ahead of what is here."""
+    """Fetch the run if its mirror is ahead of what is here.
+
+    Raises:
+        MirrorError: no checkpoint there is whole, or another machine has begun to train the run meanwhile.
+    """
     pointer, folder = mirrored.pointer, mirrored.run.folder
     if pointer is None or not is_ahead(pointer, folder, check):
         return
 
     say(f"the mirror is ahead, at step {pointer.step}: fetching it from {mirrored.mirror.address}")
     fetched = Fetcher(mirrored.mirror, folder.path, check.check).newest(pointer)
-    mirrored.pointer = fetched.pointer
+    if fetched.pointer is not pointer:  # somebody has uploaded meanwhile
+        free_pointer(mirrored.mirror, fetched.pointer, folder, mirrored.settings)
+        mirrored.pointer = fetched.pointer
     check.known.clear()  # what was damaged here may be replaced
     mirrored.lines = [f"warning: {line}; an earlier one is used" for line in fetched.damaged]
 
