@@ -3,15 +3,17 @@
 from types import SimpleNamespace
 
 import pytest
-from fake_run import IDENTITY, make_run, send, upload_of
+from fake_run import IDENTITY, make_run, save, send, upload_of
 
 from lightning_hpc.attempts import mirrored
 from lightning_hpc.attempts.mirrored import Mirrored, Remembered, ask, bring
 from lightning_hpc.mirror.fence import Taken
 from lightning_hpc.mirror.run_mirror import RunMirror
+from lightning_hpc.mirror.sender import Sender
 from lightning_hpc.mirror.settings import Mirror, MirrorError
 from lightning_hpc.remote import open_store
 from lightning_hpc.runs.folder import RunFolder
+from lightning_hpc.survive.checkpoint_files import read_meta, write_meta
 from lightning_hpc.survive.whole import damage
 
 
@@ -94,3 +96,16 @@ def test_a_run_that_begins_elsewhere_right_after_the_look_is_left_to_that_machin
     third = make_run(folder.path.parents[1] / "third" / folder.path.name)
     with pytest.raises(MirrorError, match="has this run, and gave its last sign of life"):
         begin(third, address)
+
+
+def test_two_checkpoints_of_the_same_second_that_are_the_best_both_go_up(folder, address):
+    upload = upload_of(folder, address)
+    sender = Sender(upload)
+    for step in (10, 20):
+        entry = save(folder.path, step, best=True) | dict(saved="2026-02-03T04:05:06+00:00")
+        write_meta(folder.path / "checkpoints", read_meta(folder.path / "checkpoints") | dict(best=entry))
+        sender.offer(entry)
+    sender.start()
+    sender.finish("done")
+    pointer = there(address).read()
+    assert (pointer.step, pointer.best.step) == (20, 20)

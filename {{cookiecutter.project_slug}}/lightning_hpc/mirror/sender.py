@@ -76,7 +76,7 @@ class Sender(threading.Thread):
             entry: what meta.json says about it.
         """
         staged = self.upload.staging.newest(entry)
-        best_seen = (read_meta(self.upload.folder.path / "checkpoints").get("best") or {}).get("saved")
+        best_seen = read_meta(self.upload.folder.path / "checkpoints").get("best")
         best = None
         if best_seen != self._best_seen:
             best = self.upload.staging.best()
