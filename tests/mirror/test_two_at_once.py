@@ -1,5 +1,6 @@
 """What another machine does to a run while this one has it in hand: between two looks at the mirror."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from fake_run import IDENTITY, make_run, save, send, upload_of
 from lightning_hpc.attempts import mirrored
 from lightning_hpc.attempts.mirrored import Mirrored, Remembered, ask, bring
 from lightning_hpc.mirror.fence import Taken
+from lightning_hpc.mirror.fetch import Fetcher
 from lightning_hpc.mirror.run_mirror import RunMirror
 from lightning_hpc.mirror.sender import Sender
 from lightning_hpc.mirror.settings import Mirror, MirrorError
@@ -109,3 +111,14 @@ def test_two_checkpoints_of_the_same_second_that_are_the_best_both_go_up(folder,
     sender.finish("done")
     pointer = there(address).read()
     assert (pointer.step, pointer.best.step) == (20, 20)
+
+
+def test_a_run_whose_last_checkpoint_never_got_into_the_mirror_is_not_done(folder, address, tmp_path):
+    upload = upload_of(folder, address)
+    send(upload, 10)
+    save(folder.path, 20)
+    folder.update(state="done")
+    upload.send(None, None, True, released=True)  # there was no room for a second name of the last one
+    fetched = Fetcher(there(address), tmp_path / "there", damage).newest(there(address).read())
+    status = json.loads((tmp_path / "there" / "status.json").read_text())
+    assert fetched.step == 10 and status["state"] == "interrupted"

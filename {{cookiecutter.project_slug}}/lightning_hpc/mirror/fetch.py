@@ -150,8 +150,7 @@ class Fetcher:
             newest = next(copy for copy in pointer.checkpoints if copy.step == self.done.step)
             give_name(self.run / newest.place, self.run / "checkpoints" / "last.ckpt")
         self._small()
-        if pointer.state == "done" and self.done.step not in (None, pointer.step):
-            self._undone(pointer)
+        self._check_end()
 
     def _small(self) -> None:
         """Fetch the small files; status.json comes last."""
@@ -165,10 +164,14 @@ class Fetcher:
                     raise MirrorError(f"{error}: put a whole one there, or {GO_WITHOUT}") from None
                 self.done.damaged.append(str(error))
 
-    def _undone(self, pointer: Pointer) -> None:
-        """Write down that a run is to be continued: what it had at its end is damaged."""
-        reason = f"the checkpoint of its end, of step {pointer.step}, is damaged in the mirror"
-        RunFolder(self.run).update(state="interrupted", reason=reason, exit_code=EXIT_CODES["interrupted"])
+    def _check_end(self) -> None:
+        """Write down that a run which is done is to be continued, if what it had at its end could not be fetched."""
+        folder, pointer = RunFolder(self.run), self.done.pointer
+        end = folder.status().get("step", pointer.step)
+        if pointer.state != "done" or self.done.step in (None, end):
+            return
+        reason = f"the checkpoint of its end, of step {end}, is damaged in the mirror, or missing"
+        folder.update(state="interrupted", reason=reason, exit_code=EXIT_CODES["interrupted"])
 
     def _checkpoint(self, copy: Copy) -> bool:
         """Fetch a checkpoint; False if it is damaged."""
