@@ -47,7 +47,6 @@ def understood(text: bytes, folder: Path) -> dict[str, Any]:
     last = read_json(folder / "checkpoints" / "meta.json").get("last")
     if not last:
         return dict(state="unknown", reason="status.json is damaged, and there is no checkpoints/meta.json")
-
     reason = f"status.json is damaged; checkpoints/meta.json tells of step {last['step']}"
     rebuilt = dict(state="unknown", reason=reason, step=last["step"], epoch=last.get("epoch"))
     if last.get("config"):
@@ -83,7 +82,6 @@ class RunFolder:
             text = self.status_file.read_bytes()
         except FileNotFoundError:
             return {}
-
         return understood(text, self.path)
 
     def update(self, **fields: Any) -> None:
@@ -246,6 +244,10 @@ class RunFolder:
                     f"{self.path} is in use: {error.holder}. Wait for it, or give this run another --name or --trial",
                     page="configure.md#name-trial-folder-identity",
                 ) from None
+            if not can_lock and not self.path.exists():  # a start that never began has removed it as we waited
+                stack.enter_context(self.locked(stop))
+                yield
+                return
             if not can_lock:
                 raise SettingsError(f"no file can be written in {self.path}: is the disk full? Is it your folder?")
 
@@ -274,8 +276,8 @@ class RunFolder:
             return
 
         self.lock_file.unlink(missing_ok=True)
-        self.path.rmdir()
-        with contextlib.suppress(OSError):  # other runs are in it
+        with contextlib.suppress(OSError):  # another start is in it by now; or other runs are in the experiment's
+            self.path.rmdir()
             self.path.parent.rmdir()
 
     def move_aside(self) -> Path | None:
@@ -289,7 +291,6 @@ class RunFolder:
 
         target = place_aside(self.path)
         target.mkdir()
-
         self.reserve.unlink(missing_ok=True)
 
         # The folder itself stays, with its lock. status.json goes last, so that a kill in between is noticed.

@@ -1,0 +1,55 @@
+"""Two things that have to agree, and what somebody else does between the look at the one and at the other."""
+
+import threading
+
+import pytest
+
+from lightning_hpc.locks import lock as locks
+from lightning_hpc.runs.folder import RunFolder
+from lightning_hpc.settings.errors import SettingsError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "runs" / "default" / "000-base-0123abcd")
+
+
+def test_a_second_start_waits_for_a_first_that_ends_before_it_begins(folder, monkeypatch):
+    """Ctrl-C, and the same command at once: what the first start removes is its own folder, not the second one's."""
+    second, begun, tries = RunFolder(folder.path), [], threading.Event()
+    take = locks.Lock.take
+
+    def watched(path):
+        try:
+            return take(path)
+        finally:
+            if threading.current_thread() is thread:
+                tries.set()
+
+    def start_again():
+        with second.locked():
+            begun.append(second.start())
+
+    thread = threading.Thread(target=start_again)
+    with pytest.raises(KeyboardInterrupt), folder.locked():
+        monkeypatch.setattr(locks.Lock, "take", watched)
+        thread.start()
+        assert tries.wait(10)
+        raise KeyboardInterrupt
+    thread.join(10)
+    assert begun == [1] and second.status()["state"] == "running"
+
+
+def test_a_start_that_never_began_leaves_a_second_one_its_folder(folder, monkeypatch):
+    """The second one takes the lock between the removal of the first one's lock and that of its folder."""
+    unlink = type(folder.path).unlink
+
+    def then_the_next(path, **options):
+        unlink(path, **options)
+        if path == folder.lock_file:
+            path.write_text("{}")
+
+    monkeypatch.setattr(type(folder.path), "unlink", then_the_next)
+    with pytest.raises(SettingsError, match="a setting is wrong"), folder.locked():
+        raise SettingsError("a setting is wrong")
+    assert folder.lock_file.exists()
