@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from lightning_hpc.locks import lock as locks
+from lightning_hpc.packing.packs import newest_of_runs, write_packs
 from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.settings.errors import SettingsError
 
@@ -53,3 +54,18 @@ def test_a_start_that_never_began_leaves_a_second_one_its_folder(folder, monkeyp
     with pytest.raises(SettingsError, match="a setting is wrong"), folder.locked():
         raise SettingsError("a setting is wrong")
     assert folder.lock_file.exists()
+
+
+def test_packs_are_looked_at_while_more_are_written(tmp_path, monkeypatch):
+    write_packs(tmp_path, [0], [0, 1], 2)
+    write_text, seen = type(tmp_path).write_text, []
+
+    def looked_at_meanwhile(path, text, **options):
+        write_text(path, text[:10], **options)
+        seen.append(newest_of_runs(tmp_path))
+        return write_text(path, text, **options)
+
+    monkeypatch.setattr(type(tmp_path), "write_text", looked_at_meanwhile)
+    write_packs(tmp_path, [1, 2], [2, 3, 4], 2)
+    assert seen == [{0: 0, 1: 0}, {0: 0, 1: 0, 2: 1, 3: 1}]
+    assert newest_of_runs(tmp_path) == {0: 0, 1: 0, 2: 1, 3: 1, 4: 2}

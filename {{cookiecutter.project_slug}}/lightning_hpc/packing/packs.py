@@ -100,7 +100,11 @@ def write_packs(folder: Path, new: Sequence[int], indices: Sequence[int], size: 
     (folder / PACKS).mkdir(exist_ok=True)
     for number, runs in zip(new, grouped(indices, size), strict=True):
         pack = Pack(size, runs, left=runs, unstarted=[])
-        file_of(folder, number).write_text(json.dumps(asdict(pack)), encoding="utf-8")  # nobody reads it yet
+
+        # No job has it yet, but `status` reads all packs. To wait for the disk each time would take minutes.
+        part = folder / PACKS / f".{number}.part"
+        part.write_text(json.dumps(asdict(pack)), encoding="utf-8")
+        part.replace(file_of(folder, number))
 
 
 def newest_of_runs(folder: Path) -> dict[int, int]:
