@@ -1,9 +1,12 @@
 """Two things that have to agree, and what somebody else does between the look at the one and at the other."""
 
+import json
 import threading
 
 import pytest
 
+from lightning_hpc.experiments.experiment import Experiment
+from lightning_hpc.experiments.standing import standings
 from lightning_hpc.locks import lock as locks
 from lightning_hpc.packing.packs import newest_of_runs, write_packs
 from lightning_hpc.runs.folder import RunFolder
@@ -13,6 +16,16 @@ from lightning_hpc.settings.errors import SettingsError
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder(tmp_path / "runs" / "default" / "000-base-0123abcd")
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """An experiment of one run."""
+    place = tmp_path / "runs" / "one"
+    place.mkdir(parents=True)
+    row = dict(index=0, identity="0123abcd00000000", folder="000-base-0123abcd", overlay={})
+    (place / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    return Experiment(place)
 
 
 def test_a_second_start_waits_for_a_first_that_ends_before_it_begins(folder, monkeypatch):
@@ -69,3 +82,18 @@ def test_packs_are_looked_at_while_more_are_written(tmp_path, monkeypatch):
     write_packs(tmp_path, [1, 2], [2, 3, 4], 2)
     assert seen == [{0: 0, 1: 0}, {0: 0, 1: 0, 2: 1, 3: 1}]
     assert newest_of_runs(tmp_path) == {0: 0, 1: 0, 2: 1, 3: 1, 4: 2}
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_lost(experiment, monkeypatch):
+    """One that somebody has started by hand: its status.json is read first, and then who holds its lock."""
+    run = RunFolder(experiment.folder / experiment.rows[0]["folder"])
+    run.start(identity=experiment.rows[0]["identity"])
+    look = RunFolder.holder
+
+    def ends_before(folder):
+        run.end("done")
+        return look(folder)
+
+    monkeypatch.setattr(RunFolder, "holder", ends_before)
+    (stand,) = standings(experiment, [])
+    assert stand.state == "done"

@@ -63,6 +63,8 @@ def standings(experiment: Experiment, elements: Sequence[Element] | None = None)
         if element is None and status.get("state") != "done":
             element = job_of_its_own(status, others)
             holder = holder_of(folder, elements, users)
+            if holder is None and status.get("state") == "running":
+                status = RunFolder(folder).status()  # it may have ended between the two looks
         run = standing(row["index"], folder, status, element, elements is not None, holder)
         if element and element.is_of(experiment.packed) and run.state == "running" and status.get("state") in STOPPED:
             run = replace(run, reason=f"{status['state']}; goes on when the others of its pack have ended")
