@@ -1,10 +1,12 @@
 """Two things that have to agree, and what somebody else does between the look at the one and at the other."""
 
 import json
+import shutil
 import threading
 
 import pytest
 
+from lightning_hpc.experiments import experiment as room
 from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
 from lightning_hpc.locks import lock as locks
@@ -97,3 +99,38 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_lost(experiment, monkeypat
     monkeypatch.setattr(RunFolder, "holder", ends_before)
     (stand,) = standings(experiment, [])
     assert stand.state == "done"
+
+
+def test_a_copy_of_the_code_that_is_not_whole_is_none(experiment, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Train.py").write_text("print('first')\n")
+    experiment.take_code(project)
+    take = room.take_snapshot
+
+    def disk_full(root, target, without):
+        take(root, target, without)
+        (target / "Train.py").unlink()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(room, "take_snapshot", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        experiment.take_code(project)
+    assert experiment.code.name == "code" and (experiment.code / "Train.py").exists()
+
+    monkeypatch.undo()
+    experiment.take_code(project)
+    assert experiment.code.name == "code-2" and (experiment.code / "Train.py").exists()
+
+
+def test_a_new_copy_of_the_code_has_a_new_name_where_an_old_one_was_deleted(experiment, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Train.py").write_text("print('first')\n")
+    for _ in range(2):
+        experiment.take_code(project)
+    shutil.rmtree(experiment.folder / "code")
+    (project / "Train.py").write_text("print('second')\n")
+    experiment.take_code(project)
+    assert experiment.code.name == "code-3"
+    assert "first" in (experiment.folder / "code-2" / "Train.py").read_text()

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,10 +87,16 @@ class Experiment:
 
     def take_code(self, root: Path) -> None:
         """Make a new snapshot of the code in `root` beside the older ones, from which jobs may be running."""
-        # The older ones stay: jobs may be running from them.
-        number = 1 + sum(1 for _ in self.folder.glob("code*"))
-        name = "code" if number == 1 else f"code-{number}"
-        take_snapshot(root, self.folder / name, without=self.folder.parent)
+        # A name that none of the older ones has, also where somebody has deleted some.
+        taken = [path.name.removeprefix("code-") for path in self.folder.glob("code-*")]
+        newest = max((int(number) for number in taken if number.isdigit()), default=0)
+        name = f"code-{newest + 1}" if newest else "code-2" if (self.folder / "code").exists() else "code"
+
+        # It gets the name when it is whole: the newest one is what jobs run from.
+        part = self.folder / ".code.part"
+        shutil.rmtree(part, ignore_errors=True)
+        take_snapshot(root, part, without=self.folder.parent)
+        part.rename(self.folder / name)
 
     @property
     def settings(self) -> dict[str, Any]:
