@@ -9,6 +9,7 @@ import pytest
 from lightning_hpc.experiments import experiment as room
 from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
+from lightning_hpc.files import place_aside
 from lightning_hpc.locks import lock as locks
 from lightning_hpc.packing.packs import newest_of_runs, write_packs
 from lightning_hpc.runs.folder import RunFolder
@@ -134,3 +135,10 @@ def test_a_new_copy_of_the_code_has_a_new_name_where_an_old_one_was_deleted(expe
     experiment.take_code(project)
     assert experiment.code.name == "code-3"
     assert "first" in (experiment.folder / "code-2" / "Train.py").read_text()
+
+
+def test_what_is_moved_aside_has_a_new_name_where_an_old_one_was_deleted(tmp_path):
+    for _ in range(2):
+        place_aside(tmp_path / "study").mkdir()
+    (tmp_path / ".old" / "study-1").rmdir()
+    assert place_aside(tmp_path / "study").name == "study-3"

@@ -138,6 +138,8 @@ def place_aside(path: Path) -> Path:
     old = path.parent / ".old"
     old.mkdir(parents=True, exist_ok=True)
     number = 1 + sum(1 for _ in old.glob(f"{glob.escape(path.name)}-*"))
+    while (old / f"{path.name}-{number}").exists():  # somebody has deleted one of those before it
+        number += 1
     return old / f"{path.name}-{number}"
 
 
