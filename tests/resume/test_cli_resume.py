@@ -170,6 +170,20 @@ def test_a_damaged_last_checkpoint_is_told_and_the_one_before_is_used(train, sto
     assert "is whole; restore one, or start afresh with --resume never" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", ["damaged", "asked for"])
+def test_an_attempt_from_an_earlier_checkpoint_counts_its_progress_from_there(stopped, how):
+    """Otherwise the next slice of a run, or its next restart, would give it up as one that does not get on."""
+    from lightning_hpc.runs.folder import RunFolder
+
+    run = stopped(at=7)
+    if how == "damaged":
+        (run.folder / "checkpoints" / "step-00000007.ckpt").write_bytes(b"half")
+    asked = ["--resume=step-00000006.ckpt"] if how == "asked for" else []
+    again = stopped(*asked, at=7)
+    assert (again.status["attempt"], again.status["attempt_step"], again.status["step"]) == (2, 6, 7)
+    assert RunFolder(run.folder).advanced()
+
+
 def test_checkpoints_that_are_away_are_not_the_same_as_none(train, stopped, capsys):
     run = stopped()
     checkpoints = run.folder / "checkpoints"

@@ -19,18 +19,27 @@ from ..logs import say, show
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
 from ..settings.errors import SettingsError
-from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint
+from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, is_own
 from ..survive.checkpoint_io import does_not_fit
 
 logger = logging.getLogger(__name__)
 
 
-def start_attempt(run: Run, resume: str = "auto") -> None:
-    """Write into status.json that an attempt has begun, and with which checkpoint if one was asked for by name."""
+def start_attempt(run: Run, resume: str = "auto", checkpoint: Found | None = None) -> None:
+    """Write into status.json that an attempt has begun.
+
+    Args:
+        run: the run.
+        resume: the setting; the checkpoint that was asked for by name is noted.
+        checkpoint: what the run resumes from. It may be an earlier one than the last that was noted.
+    """
+    place = {}
+    if checkpoint is not None and is_own(checkpoint.path, run.folder.path) and checkpoint.step is not None:
+        place = dict(step=checkpoint.step, epoch=checkpoint.epoch)
     wish = None if resume in ("auto", "must", "never") else resume
     extends = run.settings.flat.get("extend")
     known = dict(name=run.group, identity=run.identity, command=command_line(run))
-    run.folder.start(**known, resume=wish, extends=extends, start_seconds=None)
+    run.folder.start(**known, **place, resume=wish, extends=extends, start_seconds=None)
 
 
 def command_line(run: Run) -> str:

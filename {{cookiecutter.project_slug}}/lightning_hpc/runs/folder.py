@@ -155,7 +155,7 @@ class RunFolder:
             **self._owner,
             first_job=first_job(),
             **({"fetched": None} if "fetched" in before else {}),
-            attempt_step=before.get("step", 0),  # for `stuck`: a later step is progress
+            attempt_step=fields.get("step", before.get("step", 0)),  # for `stuck`: a later step is progress
             started=before.get("started") or begun,
             attempt_started=begun,
             seconds=self._seconds_before,

@@ -117,7 +117,7 @@ def fit(cli: CLI, run: Run, root: Path) -> int:
     if leader:
         if resume == "never":
             folder.move_aside()
-        start_attempt(run, resume)
+        start_attempt(run, resume, checkpoint)
         write_settings(cli, run, root)
     with log_file(folder.path, rank_zero_only.rank):
         for line in (*run.overrides, f"run folder: {folder.path}", *lines):
