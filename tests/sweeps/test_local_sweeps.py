@@ -12,6 +12,7 @@ import pytest
 from lightning_hpc.planning.specification import expand, read_axes
 from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.sweeps import local_agent
+from lightning_hpc.sweeps import trial as trials
 from lightning_hpc.sweeps.local_sweep import LocalSweep
 
 GRID = dict(method="grid", parameters={"x": {"values": [0.1, 0.3, 0.5]}, "y": {"values": [0.5, 0.7]}})
@@ -73,6 +74,24 @@ def test_random_trials_are_the_planners(create):
         chosen.append(local.choose(trial)["overlay"])
         trial.end(state="done", value=0.0)
     assert chosen == expand(read_axes({**config, "seed": 0})) and local.claim(None) is None
+
+
+@pytest.mark.parametrize("lost", [0, 2], ids=["never killed", "killed twice before"])
+@pytest.mark.parametrize("state", ["stopped", "done"])
+def test_a_trial_whose_agent_ends_it_and_leaves_in_this_moment_is_not_taken(create, monkeypatch, state, lost):
+    """Another agent has just seen that it has no result, and sees now that its agent is no more."""
+    local = create(method="grid", parameters={"x": {"values": [0.1]}})
+    for number in range(1, lost + 2):
+        trial = local.trial(0)
+        assert trial.take(None, number)
+
+    def ends_and_leaves(pid):
+        trial.end(state=state, value=0.5, reason=None, run="000")
+        return False
+
+    monkeypatch.setattr(trials, "is_alive", ends_and_leaves)
+    assert local.claim(None) is None
+    assert len(trial.attempts) == lost + 1 and trial.result["state"] == state
 
 
 @pytest.mark.slow

@@ -140,6 +140,9 @@ class LocalSweep:
         unfinished = [(trial, trial.attempts) for trial in taken if not self.result(trial)]
         free = [(trial, attempts) for trial, attempts in unfinished if is_free(attempts, slot)]
 
+        # An agent writes the result down before it goes; it may have done both since the look at the results.
+        free = [(trial, attempts) for trial, attempts in free if not self.result(trial)]
+
         # Our own first: after a requeue, an agent continues what it was doing.
         free.sort(key=lambda entry: not is_own(entry[1], slot))
         for trial, attempts in free:
