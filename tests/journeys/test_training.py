@@ -206,6 +206,28 @@ def test_the_best_checkpoint_is_chosen_by_value(train):
     assert record["step"] == meta["best"]["step"] and record["checkpoint"] == "checkpoints/best.ckpt"
 
 
+def test_a_checkpoint_that_becomes_the_best_while_a_test_begins_is_the_one_it_tells_of(train, monkeypatch, capsys):
+    """The run goes on: best.ckpt was looked up, and is another one when it is read."""
+    from lightning_hpc.survive.checkpoint_files import give_name
+    from lightning_hpc.training import evaluate
+
+    run = train("fit", "--trainer.max_epochs=2", "--checkpoints.every_n_steps=1", FULL)
+    checkpoints, make = run.folder / "checkpoints", evaluate.make
+    (before,) = {file for file in checkpoints.glob("step-*.ckpt")} - {checkpoints / f"step-{2 * PER_EPOCH:08d}.ckpt"}
+    meta = json.loads((checkpoints / "meta.json").read_text())
+    (checkpoints / "meta.json").write_text(json.dumps(meta | dict(best=meta["kept"][0])))
+    give_name(before, checkpoints / "best.ckpt")
+
+    def becomes_the_best_now(*arguments):
+        give_name(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
+        return make(*arguments)
+
+    monkeypatch.setattr(evaluate, "make", becomes_the_best_now)
+    assert train("test", "--run", str(run.folder)).code == 0
+    assert json.loads((run.folder / "test.json").read_text())["step"] == 2 * PER_EPOCH
+    assert f"best.ckpt is that of step {2 * PER_EPOCH} by now" in "".join(capsys.readouterr())
+
+
 def test_a_wandb_mode_left_empty_is_none_where_it_is_used_last(train, project, tmp_path, monkeypatch):
     """.env.example has `WANDB_MODE=`. The means of a cross-validation reach W&B only after all folds have trained."""
     import wandb

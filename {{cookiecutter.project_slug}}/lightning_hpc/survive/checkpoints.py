@@ -63,6 +63,7 @@ class Checkpoints(Callback):
         on_save: called in this order on rank 0, when a checkpoint is whole and has its names, with what meta.json says
             about it; by the thread that has written it, and never twice at once.
         best: best value of the monitored metric so far.
+        loaded: step and epoch of the checkpoint that was loaded; {} if none was.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Checkpoints(Callback):
         self.background = background
         self.on_save: list[Callable[[dict[str, Any]], Any]] = []
         self.best = Best(monitor, mode)
+        self.loaded: dict[str, int] = {}
         self._pending: Save | None = None  # the save that is being written
         self._warned: set[str] = set()
 
@@ -116,6 +118,9 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best.load_state_dict(state_dict)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded = dict(step=checkpoint["global_step"], epoch=checkpoint["epoch"])
 
     def forget_best(self) -> None:
         """Let the next validation be the best so far: the one that was belongs to another run's checkpoint."""

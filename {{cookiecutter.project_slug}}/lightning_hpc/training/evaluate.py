@@ -1,12 +1,12 @@
 """`validate`, `test` and `predict` with a checkpoint of a run, and a run's model and data for looking into them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
 from .. import signals
@@ -23,6 +23,7 @@ from ..settings.places import PROJECT, here_or_in_project, quoted
 from ..settings.yaml_files import read_yaml
 from ..survive.checkpoint_files import CheckpointError, Found, find_checkpoint, read_meta
 from ..survive.checkpoint_io import does_not_fit
+from ..survive.checkpoints import Checkpoints
 from ..survive.metrics_file import MetricsFile
 from ..trackers.chosen import finish_trackers
 from .trainer import data_setting, is_of_test_set, make, result_path
@@ -71,10 +72,19 @@ def evaluate(cli: CLI, run: Run, root: Path) -> int:
     if run.command == "predict" and cli.trainer.predict_loop.skip:
         raise SettingsError("there is no sample to predict: the data set, or trainer.limit_predict_batches, is empty")
 
+    loaded = as_loaded(checkpoint, cli.trainer)
+    if checkpoint.step not in (None, loaded.step):
+        say(f"{checkpoint.path.name} is that of step {loaded.step} by now")
     finish_trackers(cli.trainer.loggers, 0)
     if cli.trainer.is_global_zero and run.command != "predict":
-        save_metrics(results, checkpoint, result_path(cli.config, run, f"{run.command}.json"))
+        save_metrics(results, loaded, result_path(cli.config, run, f"{run.command}.json"))
     return 0
+
+
+def as_loaded(checkpoint: Found, trainer: Trainer) -> Found:
+    """A checkpoint with the step and epoch of what was loaded: a run that goes on gives its name to later ones."""
+    (checkpoints,) = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
+    return replace(checkpoint, **checkpoints.loaded)
 
 
 def test_at_end(cli: CLI, run: Run) -> None:
