@@ -16,6 +16,8 @@ from .sent import sent_version
 
 DIFF = "uncommitted.diff"
 
+TRIES = 5  # copies of code that changes while it is copied
+
 MOST_NAMED = 8  # of what is left out; the rest is counted
 
 
@@ -39,15 +41,38 @@ def take_snapshot(root: Path, target: Path, without: Path) -> None:
 
     Args:
         root: the project's folder.
-        target: where the copy goes.
+        target: where the copy goes; nothing is there yet.
         without: the folder of runs, wherever it is.
 
     Raises:
-        SettingsError: code has a key in it, which must not be copied.
+        SettingsError: code has a key in it, which must not be copied; or it changes all the time.
     """
-    code = read_code(root, without)
-    check_keys(code)
+    # Somebody may be editing it, or have another commit checked out: a copy of a bit of each would be no version.
+    for _ in range(TRIES):
+        try:
+            code = read_code(root, without)
+            check_keys(code)
+            copy_files(code, target)
+            version = read_version(root, code)
+            changed = changed_meanwhile(code, target, version)
+        except FileNotFoundError as error:
+            changed = error.filename
+        if changed is None:
+            break
+        shutil.rmtree(target, ignore_errors=True)
+    else:
+        raise SettingsError(f"{changed} is being changed while the code is copied: try again when that is over")
 
+    # The list of files says, later, what of the copy is code: jobs may write other files beside it.
+    note = dict(commit=version.commit, uncommitted_changes=version.uncommitted_changes, lightning_hpc=__version__)
+    note |= dict(project=note_of(root, target), files=code.files, left_out=code.left_out)
+    (target / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    if version.diff:
+        (target / DIFF).write_text(version.diff, encoding="utf-8")
+
+
+def copy_files(code: Code, target: Path) -> None:
+    """Copy the files of the code, and its links."""
     target.mkdir(parents=True, exist_ok=True)
     for name in code.files:
         copy = target / name
@@ -58,13 +83,14 @@ def take_snapshot(root: Path, target: Path, without: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(place)
 
-    # The list of files says, later, what of the copy is code: jobs may write other files beside it.
-    version = read_version(root, code)
-    note = dict(commit=version.commit, uncommitted_changes=version.uncommitted_changes, lightning_hpc=__version__)
-    note |= dict(project=note_of(root, target), files=code.files, left_out=code.left_out)
-    (target / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    if version.diff:
-        (target / DIFF).write_text(version.diff, encoding="utf-8")
+
+def changed_meanwhile(code: Code, target: Path, version: Version) -> str | None:
+    """What of the code is no longer as it was when it was copied, and its version was read; None if all is."""
+    for name in code.files:
+        if (code.root / name).read_bytes() != (target / name).read_bytes():
+            return name
+    commit = commit_of(code.root)
+    return None if commit in (None, version.commit) else f"commit {commit}"
 
 
 def check_keys(code: Code) -> None:
