@@ -3,17 +3,22 @@
 import json
 import shutil
 import threading
+import time
 
 import pytest
 
+from lightning_hpc.attempts.attempt import start_attempt
 from lightning_hpc.experiments import experiment as room
 from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
+from lightning_hpc.failures import Cause, leave_note, noted_cause
 from lightning_hpc.files import place_aside
 from lightning_hpc.locks import lock as locks
 from lightning_hpc.packing.packs import newest_of_runs, write_packs
 from lightning_hpc.runs.folder import RunFolder
+from lightning_hpc.runs.run import Run
 from lightning_hpc.settings.errors import SettingsError
+from lightning_hpc.settings.layers import Settings
 
 
 @pytest.fixture
@@ -70,6 +75,24 @@ def test_a_start_that_never_began_leaves_a_second_one_its_folder(folder, monkeyp
     with pytest.raises(SettingsError, match="a setting is wrong"), folder.locked():
         raise SettingsError("a setting is wrong")
     assert folder.lock_file.exists()
+
+
+def test_what_ended_an_earlier_start_in_the_same_job_is_not_told_of_a_later_one(folder, monkeypatch):
+    """In an interactive job all starts have its number; what a rank of this start has noted so far still counts."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    run = Run("fit", Settings(), [], {}, folder, "0123abcd00000000", "default", [])
+    start_attempt(run)
+    leave_note(folder.path, 1, Cause("RuntimeError: a fault that is mended by now"))
+    folder.end("failed", "a fault that is mended by now")
+    time.sleep(0.01)
+    start_attempt(run)
+    assert noted_cause(folder.path) is None
+
+    folder.end("interrupted")
+    time.sleep(0.01)
+    leave_note(folder.path, 1, Cause("RuntimeError: another fault"))
+    start_attempt(run)
+    assert noted_cause(folder.path) == Cause("rank 1: RuntimeError: another fault")
 
 
 def test_packs_are_looked_at_while_more_are_written(tmp_path, monkeypatch):

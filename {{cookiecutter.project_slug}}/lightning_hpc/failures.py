@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ WITHOUT_SERVICE = ("HandleAbandonedError", "MailboxClosedError", "WandbServiceCo
 
 # Methods of Lightning's loggers that write something.
 WRITE = ("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize")
+
+NOTES = "logs/rank-*.failure.json"
 
 WAIT = 10.0  # seconds for the notes of other ranks: they have written them before their connections close
 
@@ -118,9 +121,22 @@ def leave_note(folder: Path, rank: int, cause: Cause) -> None:
     write_json(folder / "logs" / f"rank-{rank}.failure.json", note)
 
 
+def forget_notes(folder: Path, until: str) -> None:
+    """Remove what ranks have noted in earlier starts: in an interactive job, those have the same number as this one.
+
+    Args:
+        folder: the run's folder.
+        until: when an earlier attempt wrote its status.json last, to the millisecond.
+    """
+    end = datetime.fromisoformat(until).timestamp() + 0.001
+    for file in folder.glob(NOTES):
+        if read_json(file).get("time", 0.0) < end:
+            file.unlink(missing_ok=True)
+
+
 def noted_cause(folder: Path) -> Cause | None:
     """The first cause that a rank has noted in this start of the run; None if there is no note of a cause."""
-    notes = [read_json(file) for file in folder.glob("logs/rank-*.failure.json")]
+    notes = [read_json(file) for file in folder.glob(NOTES)]
     causes = [note for note in notes if note.get("start") == this_start() and not note["lost"]]
     if not causes:
         return None

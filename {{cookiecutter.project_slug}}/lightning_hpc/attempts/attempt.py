@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .. import signals
 from ..code.compare import NEW_RUN, START_OVER
-from ..failures import Cause, RankWatch, cause_of, first_cause, leave_note, noted_cause
+from ..failures import Cause, RankWatch, cause_of, first_cause, forget_notes, leave_note, noted_cause
 from ..logs import say, show
 from ..runs.folder import EXIT_CODES
 from ..runs.run import Run
@@ -38,6 +38,9 @@ def start_attempt(run: Run, resume: str = "auto", checkpoint: Found | None = Non
         place = dict(step=checkpoint.step, epoch=checkpoint.epoch)
     wish = None if resume in ("auto", "must", "never") else resume
     extends = run.settings.flat.get("extend")
+    before = run.folder.status()
+    if "updated" in before:
+        forget_notes(run.folder.path, before["updated"])
     known = dict(name=run.group, identity=run.identity, command=command_line(run))
     run.folder.start(**known, **place, resume=wish, extends=extends, start_seconds=None)
 
