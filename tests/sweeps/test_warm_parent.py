@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from same import unequal
 
+import lightning_hpc
 from lightning_hpc.processes import Child, has_not_ended
 from lightning_hpc.warm import Warm
 
@@ -117,6 +119,34 @@ def test_a_file_that_has_changed_or_another_environment_means_a_new_program(warm
     finally:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert warm.get_ready(environment)  # a new parent
+
+
+def test_a_parent_whose_files_change_while_it_loads_them_forks_nothing(environment, tmp_path):
+    """It has the old code then, and a run would note the new one."""
+    shutil.copytree(Path(lightning_hpc.__file__).parent, tmp_path / "lightning_hpc")
+    program = """
+import os
+import socket
+from lightning_hpc.warm import serve
+
+looks = []
+def edited_at_the_second_look():
+    looks.append(1)
+    if len(looks) == 2:
+        with open("lightning_hpc/training/fit.py", "a") as file:
+            file.write("# edited\\n")
+    return 1
+
+def said(connection, ready):
+    print("can fork" if ready else "can't fork", flush=True)
+    os._exit(0)
+
+serve.number_of_threads, serve.say = edited_at_the_second_look, said
+serve.serve(socket.socketpair()[0].detach(), False)
+"""
+    paths = {**environment, "PYTHONPATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=paths, capture_output=True, text=True)
+    assert told.stdout.strip() == "can't fork", told.stderr
 
 
 def test_when_the_parent_is_killed_its_run_saves_and_ends(warm, project, environment, tmp_path):

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..logs import start_terminal
@@ -33,6 +34,7 @@ def serve(descriptor: int, own_group: bool) -> list[str] | None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)  # they are for the runs; this process ends when the socket is closed
     environment = dict(os.environ)
+    on_disk = stamps(Path.cwd().joinpath("lightning_hpc").rglob("*.py"))
 
     import numpy  # noqa: F401 - its threads are those of OpenBLAS, which ends them before a fork and starts them again
 
@@ -44,7 +46,8 @@ def serve(descriptor: int, own_group: bool) -> list[str] | None:
     import torch
 
     can_fork = number_of_threads() == threads and not torch.cuda.is_initialized()
-    before = stamps(Path.cwd())
+    before = stamps(loaded_files(Path.cwd()))
+    can_fork &= all(before[file] == on_disk[file] for file in before.keys() & on_disk.keys())  # as it was loaded
     gc.collect()
     gc.freeze()  # a collection in a run would copy all pages that it shares with this process
 
@@ -64,7 +67,7 @@ def serve(descriptor: int, own_group: bool) -> list[str] | None:
                 continue
 
             request = hear(connection)
-            if not request or stamps(Path.cwd()) != before:
+            if not request or stamps(loaded_files(Path.cwd())) != before:
                 return None
             signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # one that comes now is for the run
             parent, pid = os.getpid(), os.fork()
@@ -107,15 +110,19 @@ def number_of_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def stamps(root: Path) -> dict[str, tuple[int, int]]:
-    """Time and size of each file of the project that is loaded."""
+def loaded_files(root: Path) -> list[str]:
+    """The files of the project that are loaded."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return [file for file in files if file and file.startswith(f"{root}{os.sep}")]
+
+
+def stamps(files: Iterable[str | Path]) -> dict[str, tuple[int, int]]:
+    """Time and size of each of some files that is there."""
     found = {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and file.startswith(f"{root}{os.sep}"):
-            with contextlib.suppress(OSError):
-                status = os.stat(file)
-                found[file] = (status.st_mtime_ns, status.st_size)
+    for file in files:
+        with contextlib.suppress(OSError):
+            status = os.stat(file)
+            found[str(file)] = (status.st_mtime_ns, status.st_size)
     return found
 
 
