@@ -80,6 +80,7 @@ class Sender(threading.Thread):
         best = None
         if best_seen != self._best_seen:
             best = self.upload.staging.best()
+        if best is not None:  # where it could not be kept, the next save tries again
             self._best_seen = best_seen
         self._put_in_line(staged, best)
 

@@ -132,10 +132,6 @@ class Upload:
         """Wait as long as the mirror wants between two changes; replaced where somebody may be in a hurry."""
         time.sleep(self.mirror.store.seconds_between_puts)
 
-    def is_whole(self, step: int) -> bool:
-        """True if the mirror has this step's checkpoint, as far as this process knows."""
-        return self.pointer is not None and self.pointer.step == step
-
     def _check_mine(self, there: Pointer | None) -> None:
         """Check that the run has not been taken over.
 

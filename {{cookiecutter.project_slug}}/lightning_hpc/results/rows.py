@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..runs.folder import understood
+from ..runs.status import understood
 from ..settings.flat import Flat
 from .run_files import CONFIG, EVALUATIONS, OVERLAY, STATUS, RunFiles, Signature, read_runs, signatures
 from .similar_yaml import SimilarFiles

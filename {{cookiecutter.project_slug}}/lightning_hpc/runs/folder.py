@@ -6,7 +6,6 @@ runs/EXPERIMENT/NNN-SHORTNAME-HASH8/
 """
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..files import place_aside, read_json, remove_parts, write_json
+from ..files import place_aside, remove_parts, write_json
 from ..locks import Holder, Locked, holder_of, locked
 from ..settings.errors import SettingsError
 from .owner import TakenOver, first_job, owner, restarts
+from .status import understood
 
 # How a run can end, and the exit code that says so. 75 (EX_TEMPFAIL of sysexits.h) and 76 ask to be started again.
 EXIT_CODES = {"done": 0, "failed": 1, "preempted": 75, "time limit": 76, "interrupted": 130}
@@ -32,26 +32,6 @@ _writing = threading.RLock()  # threads that save and upload write status.json t
 def now() -> str:
     """The local time with its UTC offset: 2026-02-03T04:05:06.789+00:00. A start and the next differ in it."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
-
-
-def understood(text: bytes, folder: Path) -> dict[str, Any]:
-    """What the text of a run's status.json says or, if it is cut off or overwritten, what the checkpoints tell."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if isinstance(content, dict):
-        return content
-
-    # Whether it was done, nobody knows.
-    last = read_json(folder / "checkpoints" / "meta.json").get("last")
-    if not last:
-        return dict(state="unknown", reason="status.json is damaged, and there is no checkpoints/meta.json")
-    reason = f"status.json is damaged; checkpoints/meta.json tells of step {last['step']}"
-    rebuilt = dict(state="unknown", reason=reason, step=last["step"], epoch=last.get("epoch"))
-    if last.get("config"):
-        rebuilt["identity"] = last["config"]
-    return rebuilt
 
 
 class RunFolder:
@@ -82,6 +62,7 @@ class RunFolder:
             text = self.status_file.read_bytes()
         except FileNotFoundError:
             return {}
+
         return understood(text, self.path)
 
     def update(self, **fields: Any) -> None:
@@ -291,6 +272,7 @@ class RunFolder:
 
         target = place_aside(self.path)
         target.mkdir()
+
         self.reserve.unlink(missing_ok=True)
 
         # The folder itself stays, with its lock. status.json goes last, so that a kill in between is noticed.
