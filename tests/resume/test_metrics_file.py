@@ -63,7 +63,7 @@ def test_rows_that_are_dropped_may_be_kept_and_are_missed_later(tmp_path):
     file = MetricsFile(tmp_path)
     for step in range(5):
         file.log_metrics(dict(loss=float(step)), step)
-    with pytest.warns(UserWarning, match=r"the last 3 rows of .*metrics.csv are now in .*\.old/metrics.csv-1"):
+    with pytest.warns(UserWarning, match=r"of .*metrics.csv the last 3 rows are now in .*\.old/metrics.csv-1"):
         file.rewind(2, keep=True)
     with (tmp_path / ".old" / "metrics.csv-1").open(newline="") as stream:
         assert [row["loss"] for row in csv.DictReader(stream)] == ["2.0", "3.0", "4.0"]
@@ -166,7 +166,7 @@ def test_rows_that_a_foreign_checkpoint_does_not_know_are_cut_by_its_step_and_ke
         first.log_metrics(dict(loss=float(step)), step)
     first.log_metrics(dict(note=1.0))  # without a step: it belongs to the row before
     second = MetricsFile(tmp_path)
-    with pytest.warns(UserWarning, match=r"the last 3 rows of .*metrics.csv are now in .*\.old/metrics.csv-1"):
+    with pytest.warns(UserWarning, match=r"of .*metrics.csv the last 3 rows are now in .*\.old/metrics.csv-1"):
         second.cut(3)
     second.log_metrics(dict(loss=3.5), 3)
     second.cut(9)  # nothing to cut

@@ -133,7 +133,8 @@ class MetricsFile(Logger):
         aside = place_aside(self.path)
         with atomic_write(aside) as file:
             file.write(with_header(rows, self._columns))
-        rank_zero_warn(f"the last {len(rows)} rows of {self.path} are now in {aside}")
+        rows_are = "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
+        rank_zero_warn(f"of {self.path} the last {rows_are} now in {aside}")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -142,7 +143,7 @@ class MetricsFile(Logger):
         try:
             self.sync()
         except OSError as error:
-            rank_zero_warn(f"{self.path} lacks its last {len(self._waiting)} rows: {error.strerror}")
+            rank_zero_warn(f"{self.path} may lack its last rows: {error.strerror}")
         self._file.close()
         self._file = None
         self._clock = time.monotonic()  # what may still come counts from the last row on
