@@ -2,8 +2,11 @@
 
 import datetime
 import itertools
+import json
+import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 
@@ -179,9 +182,22 @@ def test_a_trial_belongs_to_its_array_element_even_when_nobody_can_say_whether_i
     assert (again.index, number) == (0, 2)
 
 
-def test_a_trial_without_a_sign_of_life_is_taken_over_from_another_host(create, monkeypatch):
-    import os
+def test_agents_that_share_a_job_leave_each_other_their_trials(create):
+    """In an interactive job all have its number; a trial that three of them took would count as killed three times."""
+    local = create(**GRID)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for index, pid in enumerate([os.getppid(), os.getppid(), gone.pid]):
+        trial, attempt = local.claim("7")
+        assert (trial.index, attempt) == (index, 1)
+        file = trial.attempt_file(1)
+        file.write_text(json.dumps({**json.loads(file.read_text()), "pid": pid}))
 
+    trial, attempt = local.claim("7")
+    assert (trial.index, attempt) == (2, 2)
+
+
+def test_a_trial_without_a_sign_of_life_is_taken_over_from_another_host(create, monkeypatch):
     local = create(**GRID)
     trial, _ = local.claim(None)
     file = trial.attempt_file(1)

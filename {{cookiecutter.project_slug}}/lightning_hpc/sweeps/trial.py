@@ -99,7 +99,13 @@ def is_free(attempts: list[dict[str, Any]], slot: str | None) -> bool:
 
 def is_own(attempts: list[dict[str, Any]], slot: str | None) -> bool:
     """True if a trial was last run by this SLURM job or array element, before it was requeued."""
-    return slot is not None and bool(attempts) and attempts[-1]["slot"] == slot
+    if slot is None or not attempts or attempts[-1]["slot"] != slot:
+        return False
+
+    # Several agents can share a job, an interactive one for example: a trial of one that is there is not the others'.
+    last = attempts[-1]
+    is_here = last.get("host") == socket.gethostname() and last["pid"] != os.getpid()
+    return not (is_here and is_alive(last["pid"]))
 
 
 def is_alive(pid: int) -> bool:
