@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from lightning_hpc.runs import folds
 from lightning_hpc.runs.folder import RunFolder
-from lightning_hpc.runs.folds import read_cross_validations, write_cross_validations
+from lightning_hpc.runs.folds import gather_cross_validations, read_cross_validations, write_cross_validations
 from lightning_hpc.settings.errors import SettingsError
 from lightning_hpc.settings.yaml_files import dump
 
@@ -90,3 +91,22 @@ def test_a_fold_that_is_not_a_number_is_named_and_costs_no_other_metric(tmp_path
         json.loads(file.read_text(), parse_constant=refuse)
     (entry,) = json.loads((tmp_path / "cross-validation.json").read_text())
     assert entry["each_fold"]["val/loss"] == [1.0, None, None] and entry["metrics"]["cross_validation_val/loss"] is None
+
+
+def test_two_cross_validations_that_end_at_the_same_time_are_both_written(tmp_path, monkeypatch):
+    """The second one ends, and writes the file, when the first one has looked and not yet written."""
+    for fold in (0, 1):
+        run(tmp_path, fold, metrics={"val/acc": 0.5})
+    write, seconds = write_cross_validations, []
+
+    def the_second_ends_before(experiment, validations):
+        if not seconds:
+            seconds.extend(run(tmp_path, fold, metrics={"val/acc": 0.9}, trial=1) for fold in (0, 1))
+            gather_cross_validations(experiment)
+        write(experiment, validations)
+
+    monkeypatch.setattr(folds, "write_cross_validations", the_second_ends_before)
+    assert len(gather_cross_validations(tmp_path)) == 2
+    first, second = json.loads((tmp_path / "cross-validation.json").read_text())
+    assert first["each_fold"] == {"val/acc": [0.5, 0.5]} and second["each_fold"] == {"val/acc": [0.9, 0.9]}
+    assert second["runs"] == seconds

@@ -159,10 +159,9 @@ def map_of(run_a: Path, run_b: Path | None) -> Path:
 
 def cross_validation(arguments: argparse.Namespace, root: Path) -> int:
     """Write and print the means of all cross-validations in an experiment's folder; 1 if folds are missing."""
-    from ..runs.folds import read_cross_validations, write_cross_validations
+    from ..runs.folds import gather_cross_validations
 
-    validations = read_cross_validations(arguments.experiment)
-    write_cross_validations(arguments.experiment, validations)
+    validations = gather_cross_validations(arguments.experiment)
     for validation in validations:
         print(validation.line())
 

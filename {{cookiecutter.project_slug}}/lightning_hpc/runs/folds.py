@@ -140,3 +140,18 @@ def write_cross_validations(experiment: Path, cross_validations: Sequence[CrossV
 
     if entries:
         write_json(experiment / "cross-validation.json", entries)
+
+
+def gather_cross_validations(experiment: Path) -> list[CrossValidation]:
+    """Read the cross-validations in an experiment's folder, and write those all of whose folds are done.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    found, written = read_cross_validations(experiment), None
+
+    # Another one may end, and write the file, between the look at its folds and the writing here: so look once more.
+    while (done := [one.runs for one in found]) != written:
+        write_cross_validations(experiment, found)
+        found, written = read_cross_validations(experiment), done
+    return found

@@ -19,7 +19,7 @@ from .. import signals
 from ..code.compare import warn_of_other_code
 from ..processes import Child, is_other_rank, wait_and_hand_on
 from ..runs.folder import EXIT_CODES, RunFolder
-from ..runs.folds import CROSS_VALIDATION, read_cross_validations, write_cross_validations
+from ..runs.folds import CROSS_VALIDATION, gather_cross_validations
 from ..runs.identity import short_name
 from ..runs.run import Run, read_command_line
 from ..settings.command_line import take_options
@@ -60,9 +60,7 @@ def crossvalidate(arguments: Sequence[str], root: Path) -> int:
     if is_other_rank():
         return 0  # the first process reports
 
-    experiment = folds[0].folder.path.parent
-    validations = read_cross_validations(experiment)
-    write_cross_validations(experiment, validations)
+    validations = gather_cross_validations(folds[0].folder.path.parent)
     mine = next(validation for validation in validations if folds[-1].folder.path.name in validation.runs.values())
     print(mine.line())
     report(whole, mine.metrics(), 0)
