@@ -110,3 +110,18 @@ def test_two_cross_validations_that_end_at_the_same_time_are_both_written(tmp_pa
     first, second = json.loads((tmp_path / "cross-validation.json").read_text())
     assert first["each_fold"] == {"val/acc": [0.5, 0.5]} and second["each_fold"] == {"val/acc": [0.9, 0.9]}
     assert second["runs"] == seconds
+
+
+def test_another_run_that_starts_over_at_this_moment_is_no_error(tmp_path, monkeypatch):
+    for fold in (0, 1):
+        run(tmp_path, fold, metrics={"val/acc": 0.5})
+    other, read_settings = run(tmp_path, 0, trial=1), folds.read_settings
+
+    def starts_over_before(file):
+        if file.parent.name == other:
+            RunFolder(file.parent).move_aside()
+        return read_settings(file)
+
+    monkeypatch.setattr(folds, "read_settings", starts_over_before)
+    (cross_validation,) = read_cross_validations(tmp_path)
+    assert cross_validation.complete()

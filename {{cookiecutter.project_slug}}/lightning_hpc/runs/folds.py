@@ -101,7 +101,12 @@ def read_cross_validations(experiment: Path) -> list[CrossValidation]:
     cross_validations: dict[str, CrossValidation] = {}
 
     for file in sorted(experiment.glob("*/overlay.yaml")):
-        changes = read_settings(file)
+        try:
+            changes = read_settings(file)
+        except SettingsError:
+            if file.exists():
+                raise
+            continue  # its run starts over at this moment, and its earlier results are moved aside
         if changes.get("data.mode") != CROSS_VALIDATION:
             continue
 
