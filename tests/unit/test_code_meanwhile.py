@@ -1,13 +1,18 @@
 """Copies of the code that are taken while somebody edits it: they are what they say that they are."""
 
+import io
 import itertools
+import json
 import os
 import subprocess
+import tarfile
 
 import pytest
 
 from lightning_hpc.code import snapshot
 from lightning_hpc.code.snapshot import DIFF, read_version, take_snapshot
+from lightning_hpc.hosts import sending
+from lightning_hpc.hosts.sending import pack
 from lightning_hpc.settings.errors import SettingsError
 
 
@@ -91,3 +96,40 @@ def test_code_that_changes_all_the_time_is_not_copied(project, tmp_path, monkeyp
     monkeypatch.setattr(snapshot, "read_version", read_version)
     with pytest.raises(SettingsError, match="model.py is being changed"):
         take_snapshot(project, tmp_path / "copy", tmp_path / "runs")
+
+
+@pytest.fixture
+def sent(project):
+    """What `--on HOST` would send of the project, each time that it is called."""
+    (project / "configs").mkdir()
+    (project / "configs" / "base.yaml").write_text("{}\n")
+
+    def send(parcel):
+        with tarfile.open(fileobj=io.BytesIO(parcel.archive())) as archive:
+            model = archive.extractfile("files/model.py").read().decode()
+            return model, json.load(archive.extractfile(".sent/version.json"))
+
+    return send
+
+
+def test_what_is_edited_before_it_is_sent_is_sent_as_its_version_says(project, sent):
+    """Between the look at the code and the sending somebody answers a question, or works on."""
+    parcel = pack(project)
+    commit(project)
+    (project / "model.py").write_text("key = 'AKIA" + 16 * "A" + "'\n")
+    model, version = sent(parcel)
+    assert model == "width = 2\n" and "+width = 2" in version["diff"]
+
+
+def test_a_file_that_is_edited_while_the_code_is_packed_is_packed_again(project, sent, monkeypatch):
+    read, edits = sending.read_version, ["width = 3\n"]
+
+    def read_version(*arguments):
+        version = read(*arguments)
+        if edits:
+            (project / "model.py").write_text(edits.pop())
+        return version
+
+    monkeypatch.setattr(sending, "read_version", read_version)
+    model, version = sent(pack(project))
+    assert model == "width = 3\n" and "+width = 3" in version["diff"]

@@ -5,48 +5,55 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..code.listing import read_code
 from ..code.sent import SUMS, VERSION, line_of, version_text
-from ..code.snapshot import Version, check_keys, read_version
+from ..code.snapshot import TRIES, Version, check_keys, read_version
 from ..settings.errors import SettingsError
 from ..settings.flat import read_settings
 from ..settings.layers import BASE
 from ..settings.places import in_project
 
 
+class Packed(NamedTuple):
+    """A file as it was when it was packed."""
+
+    content: bytes
+    mode: int
+    changed: float
+
+
 @dataclass
 class Parcel:
-    """Files of a project that are sent.
+    """Files of a project that are sent, as they were when they were looked at: somebody may edit them before they go.
 
     Attributes:
-        root: the project's folder.
-        files: their paths in it, with slashes, sorted.
+        files: their paths in the project, with slashes, sorted, and what is in them.
         links: links to folders of the project, with what they point to.
         version: which version of the code they are.
     """
 
-    root: Path
-    files: list[str]
+    files: dict[str, Packed]
     links: dict[str, str]
     version: Version
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum((self.root / name).stat().st_size for name in self.files)
+        return sum(len(file.content) for file in self.files.values())
 
     def archive(self) -> bytes:
         """A tar archive: the files below files/, and beside it their SHA-256 and which version they are."""
         sums = []
         stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w", dereference=True) as archive:
-            for name in self.files:
-                content = (self.root / name).read_bytes()
-                sums.append(line_of(name, content))
-                member = nobodys(archive.gettarinfo(self.root / name, f"files/{name}"))
-                member.size = len(content)  # as it was read: somebody may be writing it
-                archive.addfile(member, io.BytesIO(content))
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for name, file in self.files.items():
+                sums.append(line_of(name, file.content))
+                member = tarfile.TarInfo(f"files/{name}")
+                member.size, member.mtime = len(file.content), file.changed
+                member.mode = file.mode & 0o755  # no rights for others
+                archive.addfile(member, io.BytesIO(file.content))
 
             for name, target in self.links.items():
                 member = tarfile.TarInfo(f"files/{name}")
@@ -62,37 +69,47 @@ class Parcel:
         return stream.getvalue()
 
 
-def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A file of an archive as a plain one, without its owner here and without rights for others."""
-    member.type, member.linkname = tarfile.REGTYPE, ""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode &= 0o755
-    return member
-
-
 def pack(root: Path, named: Iterable[Path] = ()) -> Parcel:
-    """Look which files are sent.
+    """Take what is sent.
 
     Args:
         root: the project's folder.
         named: files that are needed whether or not they are code: a specification and its settings.
 
     Raises:
-        SettingsError: one of them has a key in it, lies outside the project, or has a name that can't be sent.
+        SettingsError: one of them has a key in it, lies outside the project, or has a name that can't be sent; or they
+            change all the time.
     """
     runs = in_project(read_settings(root / BASE).get("runs_dir", "runs"))
-    code = read_code(root, runs)
-    for file in named:
-        code.files.append(within(file, root))
-    code.files = sorted(set(code.files))
-    check_keys(code)
+    named_there = [within(file, root) for file in named]
 
-    for name in code.files:
+    # Somebody may be editing them: then the version, and the look for keys, would be about others than those sent.
+    for _ in range(TRIES):
+        try:
+            code = read_code(root, runs)
+            code.files = sorted({*code.files, *named_there})
+            files = {name: packed(code.root / name) for name in code.files}
+            check_keys(code)
+            version = read_version(root, code)
+            changed = next((name for name in files if packed(code.root / name) != files[name]), None)
+        except FileNotFoundError as error:
+            changed = error.filename
+        if changed is None:
+            break
+    else:
+        raise SettingsError(f"{changed} is being changed while the project is packed: try again when that is over")
+
+    for name in files:
         if not name.isprintable() or "\\" in name:
             raise SettingsError(f"{name!r} can't be sent: give it a name without backslashes and control characters")
     links = {name: target for name, target in code.links.items() if not target.startswith("/")}
-    return Parcel(code.root, code.files, links, read_version(root, code))
+    return Parcel(files, links, version)
+
+
+def packed(file: Path) -> Packed:
+    """A file as it is now."""
+    status = file.stat()
+    return Packed(file.read_bytes(), status.st_mode, status.st_mtime)
 
 
 def within(file: Path, root: Path) -> str:
