@@ -128,6 +128,35 @@ def test_mlflow_gets_later_what_it_has_not_taken_at_once(environment, tmp_path, 
     assert [value.step for value in tracker.experiment.get_metric_history(tracker.run_id, "loss")] == [0, 1, 2]
 
 
+def test_mlflow_whose_experiment_is_made_later_gets_all_later(environment, tmp_path, monkeypatch):
+    """Many runs of a new experiment start at once: one makes it, and another finds the database locked."""
+    pytest.importorskip("mlflow")
+    from lightning_hpc.trackers import mlflow_runs as module
+
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db?timeout=0.1"
+    tracker = module.MLflow("mine", tracking_uri=uri, save_dir=str(tmp_path))
+    create, database = tracker._client.create_experiment, None
+
+    def locked_meanwhile(*arguments, **options):
+        nonlocal database
+        if database is not None:
+            return create(*arguments, **options)
+        database = sqlite3.connect(tmp_path / "mlflow.db")
+        database.execute("begin exclusive")
+        try:
+            return create(*arguments, **options)
+        finally:
+            database.rollback()
+
+    monkeypatch.setattr(tracker._client, "create_experiment", locked_meanwhile)
+    tracker.log_metrics({"loss": 2.0}, step=0)
+    assert tracker.run_id is None
+    tracker.log_metrics({"loss": 1.0}, step=1)
+    assert [value.step for value in tracker.experiment.get_metric_history(tracker.run_id, "loss")] == [0, 1]
+
+
 # ---- Comet
 
 

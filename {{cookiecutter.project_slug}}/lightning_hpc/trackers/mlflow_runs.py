@@ -1,6 +1,5 @@
 """MLflow: one run for all attempts, in a database beside the runs or on a server."""
 
-import contextlib
 import logging
 import os
 import re
@@ -139,9 +138,12 @@ class MLflow(Tracker, Logger):
 
         found = self._client.get_experiment_by_name(self.experiment_name)
         if found is None:
-            with contextlib.suppress(MlflowException):  # another run has just made it
+            try:
                 return self._client.create_experiment(self.experiment_name, artifact_location=self._artifacts)
-            found = self._client.get_experiment_by_name(self.experiment_name)
+            except MlflowException:
+                found = self._client.get_experiment_by_name(self.experiment_name)
+                if found is None:  # no other run has just made it: MLflow is away, or its database is locked
+                    raise
         return found.experiment_id
 
     @rank_zero_only
