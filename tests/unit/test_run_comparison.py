@@ -104,6 +104,13 @@ def test_metrics_alone(pair):
     assert lines[2].startswith("nothing that is kept is different here")
 
 
+def test_a_run_that_starts_over_while_it_is_trained_again_is_compared_as_it_was(pair):
+    then, now = pair()
+    kept = read_kept(then)
+    (then / "metrics.csv").write_text("step,epoch,seconds\n")
+    assert compare(kept, read_kept(now)).same
+
+
 def test_a_training_that_ended_elsewhere_is_not_the_same(pair):
     same, lines = verdict(*pair(weights=(1, 2)))
     assert not same and lines[0] == "first difference: it ended at step 20 then and 10 now"

@@ -1,5 +1,7 @@
 """What a run has kept of itself, whether that is enough to train it again, and its code as files."""
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,16 +18,22 @@ from ..runs.folder import RunFolder
 from ..settings.errors import SettingsError
 from ..settings.places import NOTE, note_of, project_of
 
+# Columns of metrics.csv that tell of the machine, and not of the result.
+OF_THE_MACHINE = ("seconds", "time/", "memory/", "usage/")
+
+Row = dict[str, str]
+
 
 @dataclass
 class Kept:
-    """What a run has kept.
+    """What a run has kept, at one time: while it is trained again, for hours, somebody may start it over.
 
     Attributes:
         folder: the run's folder.
         status: its status.json.
         environments: what it was made with, one record for each environment.
         fingerprints: of its weights, in order.
+        rows: of its metrics.csv.
         code: path → digest of each file of its code; {} if nobody knows it any more.
     """
 
@@ -33,6 +41,7 @@ class Kept:
     status: dict[str, Any]
     environments: list[dict[str, Any]]
     fingerprints: list[Fingerprint]
+    rows: list[Row]
     code: dict[str, str]
 
     @property
@@ -57,7 +66,20 @@ def read_kept(folder: Path) -> Kept:
     status = RunFolder(folder).status()
     store = folder.resolve().parent.parent / STORE
     code = kept(str(status.get("code")), store)
-    return Kept(folder, status, read_environments(folder), read_fingerprints(folder), code)
+    return Kept(folder, status, read_environments(folder), read_fingerprints(folder), read_rows(folder), code)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of a run's metrics.csv, without empty cells and without what tells of the machine."""
+    try:
+        text = (folder / "metrics.csv").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    rows = []
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
+        cells = {name: cell for name, cell in row.items() if cell and not name.startswith(OF_THE_MACHINE)}
+        rows.append(cells)
+    return rows
 
 
 def obstacle(run: Kept, root: Path) -> str | None:

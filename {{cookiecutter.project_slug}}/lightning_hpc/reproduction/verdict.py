@@ -1,18 +1,12 @@
 """Whether two runs are the same to the bit and, if not, where they differ first and what was different around them."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..provenance.environment import differences
 from ..provenance.fingerprints import Fingerprint
-from .kept import Kept
-
-# Columns of metrics.csv that tell of the machine, and not of the result.
-OF_THE_MACHINE = ("seconds", "time/", "memory/", "usage/")
+from .kept import Kept, Row
 
 # What a record has under other names than people use.
 IN_WORDS = {
@@ -63,11 +57,10 @@ def compare(then: Kept, now: Kept) -> Verdict:
         then: the run.
         now: the one that was trained again, to its end.
     """
-    rows_then, rows_now = read_rows(then.folder), read_rows(now.folder)
     found = [
         first_weights(then.fingerprints, now.fingerprints),
         first_batch(then, now),
-        first_row(rows_then, rows_now),
+        first_row(then.rows, now.rows),
     ]
     differing = sorted(one for one in found if one is not None)
     if differing:
@@ -79,7 +72,7 @@ def compare(then: Kept, now: Kept) -> Verdict:
     common = len(pairs(then.fingerprints, now.fingerprints))
     count = len(then.fingerprints[-1].tensors)
     times = f"{common} times, the first before training and the last at its end"
-    return Verdict(True, [f"{count} tensors at {times}; {len(rows_then)} rows of metrics.csv"])
+    return Verdict(True, [f"{count} tensors at {times}; {len(then.rows)} rows of metrics.csv"])
 
 
 def pairs(then: Sequence[Fingerprint], now: Sequence[Fingerprint]) -> list[tuple[Fingerprint, Fingerprint]]:
@@ -124,22 +117,6 @@ def first_batch(then: Kept, now: Kept) -> Difference | None:
             step = number // each
             return Difference(step, 1, f"batch {number + 1} of epoch 1 (step {step}) has other data")
     return None
-
-
-Row = dict[str, str]
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of a run's metrics.csv, without empty cells and without what tells of the machine."""
-    try:
-        text = (folder / "metrics.csv").read_text(encoding="utf-8")
-    except OSError:
-        return []
-    rows = []
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")):
-        cells = {name: cell for name, cell in row.items() if cell and not name.startswith(OF_THE_MACHINE)}
-        rows.append(cells)
-    return rows
 
 
 def first_row(then: Sequence[Row], now: Sequence[Row]) -> Difference | None:
