@@ -45,6 +45,27 @@ def test_it_says_the_bare_id_and_keeps_it_when_it_is_started_again(tmp_path):
     assert created == [1]
 
 
+def test_two_servers_that_start_at_the_same_time_serve_one_sweep(tmp_path):
+    """On two login nodes, or at two ports: the second one starts while the first one creates the sweep."""
+    servers = [SweepServer(("127.0.0.1", 0), tmp_path / "sweeps" / "server.json") for _ in range(2)]
+    ids, threads = [], []
+
+    def start(number, create):
+        ids.append(servers[number].create_once(create, "a.yaml"))
+
+    def create():
+        threads.append(threading.Thread(target=start, args=(1, lambda: "team/project/second")))
+        threads[0].start()
+        threads[0].join(timeout=0.5)
+        return "team/project/first"
+
+    start(0, create)
+    threads[0].join(timeout=60)
+    for server in servers:
+        server.http.server_close()
+    assert ids == ["team/project/first"] * 2
+
+
 def test_another_sweep_than_the_one_that_is_kept_is_not_served_in_its_place(tiny):
     sweeps = tiny / "configs" / "sweeps"
     sweeps.mkdir()

@@ -24,6 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ..files import read_json, write_json
+from ..locks import Locked, locked
 from ..runs.folder import EXIT_CODES
 from ..settings.errors import SettingsError
 from ..signals import REASONS, on_signal
@@ -32,6 +33,8 @@ from .local_sweep import SWEEPS
 PORT = 5001
 
 PAUSE = 10.0  # seconds between two questions to a server
+
+LONGEST = 900.0  # seconds in which a sweep is checked and created
 
 LOOPBACK = "127.0.0.1"
 
@@ -139,23 +142,27 @@ class SweepServer:
             source: what it is made of.
 
         Raises:
-            SettingsError: the sweep that is kept was made of something else.
+            SettingsError: the sweep that is kept was made of something else, or another server does not get done.
         """
-        sweep_id = self.sweep_id
-        if sweep_id is None:
-            sweep_id = create()
+        if self.sweep_id is None:
             self.kept.parent.mkdir(exist_ok=True)
-            write_json(self.kept, {"sweep": sweep_id, "source": source})
-            return sweep_id
+            try:
+                # To create one takes a while, in which a second server may be started: it waits, and serves the same.
+                with locked(self.kept.with_name(f".{self.kept.name}.lock"), timeout=LONGEST):
+                    if self.sweep_id is None:
+                        write_json(self.kept, {"sweep": create(), "source": source})
+            except Locked as error:
+                raise SettingsError(f"another server creates a sweep here: {error.holder}. Try again") from None
 
         # A file of an earlier version does not say what its sweep was made of.
-        kept_source = read_json(self.kept).get("source", source)
+        kept = read_json(self.kept)
+        kept_source = kept.get("source", source)
         if kept_source != source:
             raise SettingsError(
-                f"{self.kept} keeps {sweep_id}, which was made of {kept_source} and not of {source}: to serve another "
-                "sweep, remove that file"
+                f"{self.kept} keeps {kept['sweep']}, which was made of {kept_source} and not of {source}: to serve "
+                "another sweep, remove that file"
             )
-        return sweep_id
+        return kept["sweep"]
 
     def __enter__(self) -> "SweepServer":
         self.thread.start()
