@@ -7,6 +7,8 @@ import wandb
 from disturbing import EVERY_STEP, disturbed
 from sweep_stand_in import Sweep, SweepRun
 
+from lightning_hpc.trackers import WandB
+
 
 @pytest.fixture
 def member(server, key, wandb_env, tmp_path):
@@ -98,3 +100,31 @@ def test_a_run_that_was_done_already_gives_the_sweep_its_results(train, server, 
     online = server.runs["abc"]
     assert online.summary["val/loss_best"] == pytest.approx(min(first.column("val/loss")))
     assert [row["val/loss"] for row in online.history if "val/loss" in row] == pytest.approx(first.column("val/loss"))
+
+
+def test_a_run_that_is_killed_while_it_gives_its_results_gives_the_others_later(
+    train, server, member, wandb_env, monkeypatch
+):
+    for name in ("SWEEP_ID", "RUN_ID"):
+        wandb_env.delenv(f"WANDB_{name}")
+    wandb.teardown()
+    first = train("fit", "--trainer.max_epochs=2")
+    wandb.teardown()
+    wandb_env.setenv("WANDB_SWEEP_ID", "s1")
+    wandb_env.setenv("WANDB_RUN_ID", "abc")
+    log_metrics, rows = WandB.log_metrics, iter(range(2))
+
+    def up_to_the_kill(tracker, metrics, step=None):
+        if next(rows, None) is not None:
+            log_metrics(tracker, metrics, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WandB, "log_metrics", up_to_the_kill)
+        assert train("fit", "--trainer.max_epochs=2").code == 0
+    wandb.teardown()
+    assert len(server.runs["abc"].history) == 2
+
+    member.state, member.preempting = "running", False
+    assert train("fit", "--trainer.max_epochs=2").code == 0
+    losses = [row["val/loss"] for row in server.runs["abc"].history if "val/loss" in row]
+    assert member.state == "finished" and losses == pytest.approx(first.column("val/loss"))

@@ -262,16 +262,25 @@ def report_again(loggers: Sequence[Logger], settings: dict[str, Any], folder: Ru
         if not isinstance(tracker, WandB):
             continue
         tracker.log_hyperparams(settings)
-        if tracker.experiment.step > 0:
-            continue  # W&B has them: the run was killed between its end and W&B's hearing of it
+        told = dict(tracker.experiment.summary)
         for row in rows:
             metrics = {name: float(value) for name, value in row.items() if value and name not in ("step", "seconds")}
-            tracker.log_metrics(metrics, step=int(row["step"] or 0))
+            step = int(row["step"] or 0)
+            if not has_been_told(told, metrics, step):
+                tracker.log_metrics(metrics, step=step)
 
     for tracker in loggers:
         if isinstance(tracker, WandB):
             tracker.finish(0)
     exit_for_sure(0)
+
+
+def has_been_told(told: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> bool:
+    """True if a row is in what W&B was told by a run that was killed: `told` is the last value of each metric."""
+    last = told.get("trainer/global_step", -1)
+    if step != last:
+        return step < last
+    return all(told.get(name) == value for name, value in metrics.items() if name != "epoch")  # counted from 0 there
 
 
 def default_mode() -> str:
