@@ -10,10 +10,12 @@ import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from lightning_hpc.data import DownloadError, extract
+from lightning_hpc.data.staging import touch
 
 FILES = {"a.txt": b"first", "deep/b.txt": b"second" * 10_000, "deep/er/c.txt": b""}
 
@@ -306,3 +308,19 @@ def test_eight_processes_unpack_once(tmp_path):
     assert {process.communicate(timeout=600)[0].decode().strip() for process in processes} == {str(tmp_path / "out")}
     assert [process.returncode for process in processes] == [0] * 8
     assert len(content(tmp_path / "out")) == 300
+
+
+def test_files_of_a_folder_in_which_another_process_unpacks_are_kept_young(tmp_path, monkeypatch):
+    """What is being unpacked goes to its place between the look at it and at its time."""
+    for name in ("a", "moving", "z"):
+        (tmp_path / name).write_text("")
+    is_file = Path.is_file
+
+    def moves(path):
+        found = is_file(path)
+        if path.name == "moving":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", moves)
+    assert touch(tmp_path) == 2

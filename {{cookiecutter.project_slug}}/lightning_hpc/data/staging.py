@@ -121,8 +121,8 @@ def touch(path: Path, days: float = 0) -> int:
     """
     limit, count = time.time() - days * DAY, 0
     for file in [path] if path.is_file() else path.rglob("*"):
-        if file.is_file() and min(file.stat().st_mtime, file.stat().st_atime) <= limit:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # somebody else's, or gone: another process may be unpacking there
+            if file.is_file() and min(file.stat().st_mtime, file.stat().st_atime) <= limit:
                 os.utime(file)
                 count += 1
     return count
