@@ -8,11 +8,13 @@ import time
 import pytest
 
 from lightning_hpc.attempts.attempt import start_attempt
+from lightning_hpc.data import source as sources
+from lightning_hpc.data.source import Source
 from lightning_hpc.experiments import experiment as room
 from lightning_hpc.experiments.experiment import Experiment
 from lightning_hpc.experiments.standing import standings
 from lightning_hpc.failures import Cause, leave_note, noted_cause
-from lightning_hpc.files import place_aside
+from lightning_hpc.files import hash_of, place_aside
 from lightning_hpc.locks import lock as locks
 from lightning_hpc.packing.packs import newest_of_runs, write_packs
 from lightning_hpc.runs.folder import RunFolder
@@ -165,3 +167,17 @@ def test_what_is_moved_aside_has_a_new_name_where_an_old_one_was_deleted(tmp_pat
         place_aside(tmp_path / "study").mkdir()
     (tmp_path / ".old" / "study-1").rmdir()
     assert place_aside(tmp_path / "study").name == "study-3"
+
+
+def test_a_download_that_is_removed_while_it_is_checked_is_not_there(tmp_path, monkeypatch):
+    file = tmp_path / "data.bin"
+    file.write_bytes(b"the data")
+    source = Source(["http://127.0.0.1/data.bin"], file, sha256=hash_of(file))
+    assert source.is_there()
+
+    def hash_of_what_goes(path, algorithm):
+        path.unlink()
+        return hash_of(path, algorithm)
+
+    monkeypatch.setattr(sources, "hash_of", hash_of_what_goes)
+    assert not source.is_there()

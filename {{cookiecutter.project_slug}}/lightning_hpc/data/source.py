@@ -41,7 +41,10 @@ class Source:
 
     def is_there(self) -> bool:
         """True if the right file has its name already."""
-        return self.path.exists() and self.fault(self.path) is None
+        try:
+            return self.fault(self.path) is None
+        except FileNotFoundError:  # also one that somebody removes while it is read
+            return False
 
     def fault(self, file: Path, promised: int = 0) -> str | None:
         """Why a file is not the one that is meant, or None if it is.
