@@ -62,3 +62,17 @@ def fit_on(train, tmp_path, mirror, monkeypatch):
         return run.code, Machine(runs)
 
     return fit
+
+
+@pytest.fixture
+def address(mirror) -> str:
+    """The address of that mirror."""
+    return f"file://{mirror}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a run that has begun, without a training."""
+    from fake_run import make_run
+
+    return make_run(tmp_path / "here" / "000-base-01234567")

@@ -67,6 +67,11 @@ def make_run(path: Path) -> RunFolder:
     return folder
 
 
+def there(address: str) -> RunMirror:
+    """The run in the mirror with this address."""
+    return RunMirror(open_store(address), IDENTITY)
+
+
 def upload_of(folder: RunFolder, store: Store | str, fresh: bool = False, resumed: int | None = None) -> Upload:
     """An upload of a run, as an attempt begins it."""
     mirror = RunMirror(open_store(store) if isinstance(store, str) else store, IDENTITY)

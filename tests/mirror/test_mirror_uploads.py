@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_run import IDENTITY, content, make_run, save, send, stranger, upload_of, weights
+from fake_run import IDENTITY, content, make_run, save, send, stranger, there, upload_of, weights
 from small_disk import no_file_larger_than
 
 from lightning_hpc.mirror import pointer as pointers
@@ -19,7 +19,7 @@ from lightning_hpc.mirror.fetch import Fetcher
 from lightning_hpc.mirror.run_mirror import RunMirror
 from lightning_hpc.mirror.sender import Sender
 from lightning_hpc.mirror.settings import MirrorError
-from lightning_hpc.remote import StoreError, open_store
+from lightning_hpc.remote import StoreError
 from lightning_hpc.survive.whole import damage
 
 HERE = Path(__file__).parent
@@ -27,21 +27,6 @@ PHASES = (
     "before", "in a file", "between two files", "after the files", "before the pointer", "after the pointer",
     "cleaning up", "at the end",
 )  # fmt: skip
-
-
-@pytest.fixture
-def address(tmp_path):
-    (tmp_path / "mirror").mkdir()
-    return f"file://{tmp_path}/mirror"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_run(tmp_path / "here" / "000-base-01234567")
-
-
-def there(address: str) -> RunMirror:
-    return RunMirror(open_store(address), IDENTITY)
 
 
 def fetched(address: str, target: Path) -> tuple[int, list[str]]:

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from fake_run import IDENTITY, make_run, save, send, upload_of
+from fake_run import IDENTITY, make_run, save, send, there, upload_of
 
 from lightning_hpc.attempts import mirrored
 from lightning_hpc.attempts.mirrored import Mirrored, Remembered, ask, bring
@@ -13,30 +13,14 @@ from lightning_hpc.mirror.fetch import Fetcher
 from lightning_hpc.mirror.run_mirror import RunMirror
 from lightning_hpc.mirror.sender import Sender
 from lightning_hpc.mirror.settings import Mirror, MirrorError
-from lightning_hpc.remote import open_store
 from lightning_hpc.runs.folder import RunFolder
 from lightning_hpc.survive.checkpoint_files import read_meta, write_meta
 from lightning_hpc.survive.whole import damage
 
 
 @pytest.fixture
-def address(tmp_path):
-    (tmp_path / "mirror").mkdir()
-    return f"file://{tmp_path}/mirror"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_run(tmp_path / "here" / "000-base-01234567")
-
-
-@pytest.fixture
 def elsewhere(tmp_path):
     return make_run(tmp_path / "elsewhere" / "000-base-01234567")
-
-
-def there(address: str) -> RunMirror:
-    return RunMirror(open_store(address), IDENTITY)
 
 
 def begin(folder: RunFolder, address: str) -> Mirrored:
