@@ -33,14 +33,15 @@ def start_attempt(run: Run, resume: str = "auto", checkpoint: Found | None = Non
         resume: the setting; the checkpoint that was asked for by name is noted.
         checkpoint: what the run resumes from. It may be an earlier one than the last that was noted.
     """
+    before = run.folder.status()
+    if "updated" in before:
+        forget_notes(run.folder.path, before["updated"])
+
     place = {}
     if checkpoint is not None and is_own(checkpoint.path, run.folder.path) and checkpoint.step is not None:
         place = dict(step=checkpoint.step, epoch=checkpoint.epoch)
     wish = None if resume in ("auto", "must", "never") else resume
     extends = run.settings.flat.get("extend")
-    before = run.folder.status()
-    if "updated" in before:
-        forget_notes(run.folder.path, before["updated"])
     known = dict(name=run.group, identity=run.identity, command=command_line(run))
     run.folder.start(**known, **place, resume=wish, extends=extends, start_seconds=None)
 

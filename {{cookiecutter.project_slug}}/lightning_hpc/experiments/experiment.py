@@ -87,10 +87,13 @@ class Experiment:
 
     def take_code(self, root: Path) -> None:
         """Make a new snapshot of the code in `root` beside the older ones, from which jobs may be running."""
-        # A name that none of the older ones has, also where somebody has deleted some.
-        taken = [path.name.removeprefix("code-") for path in self.folder.glob("code-*")]
-        newest = max((int(number) for number in taken if number.isdigit()), default=0)
-        name = f"code-{newest + 1}" if newest else "code-2" if (self.folder / "code").exists() else "code"
+        # A name that none of the older ones has, also where somebody has deleted some: code, code-2, code-3, …
+        newest = 0
+        for path in self.folder.glob("code*"):
+            number = path.name.removeprefix("code").removeprefix("-") or "1"
+            if number.isdigit():
+                newest = max(newest, int(number))
+        name = f"code-{newest + 1}" if newest else "code"
 
         # It gets the name when it is whole: the newest one is what jobs run from.
         part = self.folder / ".code.part"
