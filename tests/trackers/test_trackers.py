@@ -106,14 +106,19 @@ def test_mlflow_that_is_away_costs_a_bounded_time_and_not_the_run(train, environ
     assert "warning: MLflow has not taken all data; metrics.csv has all values" in said
 
 
-def test_mlflow_gets_later_what_it_has_not_taken_at_once(environment, tmp_path, monkeypatch):
+@pytest.fixture
+def tracker(environment, tmp_path, monkeypatch):
+    """MLflow with a database of its own, which can be locked, and which is tried again at once."""
     pytest.importorskip("mlflow")
     from lightning_hpc.trackers import mlflow_runs as module
 
     monkeypatch.setattr(module, "PAUSE", 0.0)
     monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
     uri = f"sqlite:///{tmp_path}/mlflow.db?timeout=0.1"
-    tracker = module.MLflow("mine", tracking_uri=uri, save_dir=str(tmp_path))
+    return module.MLflow("mine", tracking_uri=uri, save_dir=str(tmp_path))
+
+
+def test_mlflow_gets_later_what_it_has_not_taken_at_once(tracker, tmp_path):
     tracker.log_metrics({"loss": 3.0}, step=0)
 
     database = sqlite3.connect(tmp_path / "mlflow.db")
@@ -128,15 +133,8 @@ def test_mlflow_gets_later_what_it_has_not_taken_at_once(environment, tmp_path, 
     assert [value.step for value in tracker.experiment.get_metric_history(tracker.run_id, "loss")] == [0, 1, 2]
 
 
-def test_mlflow_whose_experiment_is_made_later_gets_all_later(environment, tmp_path, monkeypatch):
+def test_mlflow_whose_experiment_is_made_later_gets_all_later(tracker, tmp_path, monkeypatch):
     """Many runs of a new experiment start at once: one makes it, and another finds the database locked."""
-    pytest.importorskip("mlflow")
-    from lightning_hpc.trackers import mlflow_runs as module
-
-    monkeypatch.setattr(module, "PAUSE", 0.0)
-    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
-    uri = f"sqlite:///{tmp_path}/mlflow.db?timeout=0.1"
-    tracker = module.MLflow("mine", tracking_uri=uri, save_dir=str(tmp_path))
     create, database = tracker._client.create_experiment, None
 
     def locked_meanwhile(*arguments, **options):
